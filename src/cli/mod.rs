@@ -1,0 +1,152 @@
+//! Commands: parse, call a room, print. Data goes to stdout, everything else to stderr; a file for each subcommand.
+//!
+//! Exit codes: 0 done, 1 failed while running, 2 usage or configuration.
+
+mod config;
+mod init;
+mod run;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Applies a Kafka stream of row updates to sharded Postgres: in order per row, nothing lost, nothing twice.
+#[derive(Parser)]
+#[command(name = "millpond", version, long_version = long_version(), max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Args),
+    Init(init::Args),
+    Config(config::Args),
+}
+
+/// Parses the arguments and runs the command. 0 done, 1 failed while running, 2 usage or configuration.
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(args) => run::run(args),
+        Command::Init(args) => init::run(args),
+        Command::Config(args) => config::run(args),
+    };
+    done.unwrap_or_else(|error| {
+        print_note(&format!("{error:#}"));
+        let is_usage = error.chain().any(|cause| cause.is::<UsageError>());
+        ExitCode::from(if is_usage { 2 } else { 1 })
+    })
+}
+
+/// The arguments or the configuration are wrong; makes `main` answer 2. A line for each thing that is wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// Where the configuration comes from.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ConfigArgs {
+    /// Configuration file, TOML
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MILLPOND_CONFIG",
+        default_value = "./millpond.toml"
+    )]
+    pub config: PathBuf,
+    /// Set a key of the configuration, as `consumer.batch_rows_max=500`; beats environment and file [repeatable]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    pub set: Vec<(String, String)>,
+    /// Pass a setting to librdkafka [repeatable]
+    #[arg(short = 'X', value_name = "NAME=VALUE", value_parser = key_and_value)]
+    pub librdkafka: Vec<(String, String)>,
+}
+
+impl ConfigArgs {
+    /// Loads and checks the configuration, prints its warnings, and asks librdkafka about its own settings.
+    pub fn load(&self) -> Result<crate::config::Loaded, UsageError> {
+        let environment = std::env::vars_os()
+            .map(|(name, value)| [name, value].map(|text| text.to_string_lossy().into_owned()))
+            .map(|[name, value]| (name, value))
+            .collect();
+        let loaded = crate::config::load(&crate::config::Sources {
+            file: crate::config::File::At(self.config.clone()),
+            environment,
+            flags: self.set.clone(),
+            librdkafka: self.librdkafka.clone(),
+        })
+        .map_err(|error| UsageError(error.to_string()))?;
+        config::ask_librdkafka(&loaded)?;
+        for warning in &loaded.warnings {
+            print_note(&format!("warning: {warning}"));
+        }
+        Ok(loaded)
+    }
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.to_owned()))
+        }
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+/// Writes the text and a newline to stdout. A closed pipe ends the process with 0: the reader has what it wanted.
+pub fn print_data(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        written => written.context("standard output can't be written to"),
+    }
+}
+
+/// Writes to stderr, `millpond: ` before each line. That nobody reads it is no error.
+pub fn print_note(text: &str) {
+    let mut stderr = std::io::stderr().lock();
+    for line in text.lines() {
+        // Nowhere is left to tell about it.
+        let _ = writeln!(stderr, "millpond: {line}");
+    }
+}
+
+/// Made once in a process, so it may stay in memory.
+fn long_version() -> &'static str {
+    let profile = if cfg!(debug_assertions) {
+        "debug"
+    } else {
+        "release"
+    };
+    let text = format!(
+        "{}\nlibrdkafka {}\ntarget {}-{}\nprofile {profile}\nallocator mimalloc",
+        env!("CARGO_PKG_VERSION"),
+        crate::kafka::library_version(),
+        std::env::consts::ARCH,
+        std::env::consts::OS,
+    );
+    text.leak()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_value_may_hold_equals_signs_and_be_empty() {
+        let pair = |key: &str, value: &str| Ok((key.to_owned(), value.to_owned()));
+        assert_eq!(key_and_value("a.b=c=d"), pair("a.b", "c=d"));
+        assert_eq!(key_and_value("admin.token="), pair("admin.token", ""));
+        assert!(key_and_value("=x").is_err());
+        assert!(key_and_value("x").is_err());
+    }
+}

@@ -1,0 +1,86 @@
+//! Settings that go to librdkafka as they are: those that would undo a guarantee are refused with the reason. Whether
+//! the others exist, and whether their values are right, only librdkafka knows; the command line asks it.
+
+use super::file::Given;
+use super::keys;
+use super::reader::Reader;
+
+const COMMITS: &str =
+    "only Millpond commits, and only what is applied; librdkafka would commit what it delivered";
+const STARTS: &str = "where a partition begins is `kafka.start`, used only where it was never seen; \
+                      librdkafka would also use it after lost records, silently";
+const ACKNOWLEDGED: &str =
+    "an update counts as accepted once all in-sync replicas have it; with less it could be lost";
+const BROKERS: &str = "give `kafka.brokers`";
+
+/// Settings that Millpond needs as they are, and why.
+const REFUSED: [(&str, &str); 14] = [
+    ("enable.auto.commit", COMMITS),
+    ("auto.commit.enable", COMMITS),
+    ("enable.auto.offset.store", COMMITS),
+    ("auto.offset.reset", STARTS),
+    (
+        "isolation.level",
+        "updates of an aborted transaction must not be applied, so it is read_committed",
+    ),
+    (
+        "enable.idempotence",
+        "without it a retry can put an update in twice, or behind a later one",
+    ),
+    ("acks", ACKNOWLEDGED),
+    ("request.required.acks", ACKNOWLEDGED),
+    (
+        "transactional.id",
+        "updates and dead letters are sent outside of transactions",
+    ),
+    (
+        "partitioner",
+        "an app's partition follows from the shards' ranges; another rule would send rows to the wrong shard",
+    ),
+    (
+        "enable.partition.eof",
+        "ends of partitions would come between messages, with positions that can be wrong",
+    ),
+    ("group.id", "give `kafka.group`"),
+    ("bootstrap.servers", BROKERS),
+    ("metadata.broker.list", BROKERS),
+];
+
+/// Settings that are never shown.
+const SECRET: [&str; 6] = [
+    "sasl.password",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl.keystore.password",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.config",
+];
+
+/// Whether the setting's value is never shown.
+pub(super) fn is_secret(setting: &str) -> bool {
+    SECRET.contains(&setting)
+}
+
+/// All that are given, in the order in which they were.
+pub(super) fn librdkafka(read: &mut Reader<'_>) -> Vec<(String, String)> {
+    let mut passed = Vec::new();
+    let written = read.written;
+    for (name, setting) in &written.librdkafka {
+        let full_name = format!("{}{name}", keys::LIBRDKAFKA);
+        if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| refused == name) {
+            let text = format!("{full_name} can't be set: {reason}");
+            read.refuse_at(&setting.origin, text);
+        }
+        match &setting.value {
+            Given::Text(value) | Given::Bare(value) => passed.push((name.clone(), value.clone())),
+            Given::List(_) => {
+                let text = format!(
+                    "{full_name}: found a list, allowed is text, a number or a boolean; \
+                     librdkafka's lists are one text with commas"
+                );
+                read.refuse_at(&setting.origin, text);
+            }
+        }
+    }
+    passed
+}

@@ -1,0 +1,451 @@
+//! From the poller to the lanes: a message gets a slot, its bytes are copied into the open batch of its row's lane, and
+//! batches are flushed at the end of each round.
+//!
+//! A lane is an unbounded channel of batches. What bounds it are the slots: every message in it holds one, and a partition
+//! without a free slot is not read.
+
+use crate::commit::{Ring, Slot};
+use crate::ids::{Partition, ShardIndex, SubscriptionId};
+use crate::observe::recorder::WorkerRecorder;
+use crate::ready::ReadySet;
+use crossbeam_channel::{Receiver, Sender};
+use std::{ops::Range, sync::Arc, time::Instant};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// A recycled batch keeps at most this much memory; a burst of large messages must not stay resident.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+/// Empty batches kept for use again, per lane.
+const SPARE_BATCHES_MAX: usize = 16;
+
+/// One assigned partition and epoch, as a message carries it: where its slot is given back.
+#[derive(Debug)]
+pub struct Origin {
+    /// The partition.
+    pub partition: Partition,
+    ring: Arc<Ring>,
+    ready: Arc<ReadySet>,
+}
+
+impl Origin {
+    /// For the partition whose slots are in `ring`, with the poller that sleeps at `ready`.
+    pub fn new(partition: Partition, ring: Arc<Ring>, ready: Arc<ReadySet>) -> Self {
+        Self {
+            partition,
+            ring,
+            ready,
+        }
+    }
+
+    /// Finishes messages, and wakes the poller if it waits for room.
+    pub fn complete(&self, slots: impl IntoIterator<Item = Slot>) {
+        if self.ring.complete(slots) {
+            self.ready.mark(self.partition);
+        }
+    }
+
+    /// Whether the partition is still ours.
+    pub fn is_live(&self) -> bool {
+        self.ring.is_live()
+    }
+
+    /// Says that the partition is no longer ours.
+    pub fn kill(&self) {
+        self.ring.kill();
+    }
+}
+
+/// A message in a batch.
+#[derive(Debug)]
+pub struct Row {
+    /// The right to finish it.
+    pub slot: Slot,
+    /// Its leader epoch; -1 for none.
+    pub leader_epoch: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// Its Kafka timestamp in milliseconds since 1970; -1 for none.
+    pub timestamp_ms: i64,
+    /// The subscription that its key names.
+    pub subscription: SubscriptionId,
+    /// Where its bytes begin in the batch: key, value, headers.
+    start: u32,
+    key_length: u32,
+    value_length: u32,
+    headers_length: u32,
+}
+
+impl Row {
+    /// The key as it was spelled.
+    pub fn key<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        &bytes[self.range(0, self.key_length)]
+    }
+
+    /// The value.
+    pub fn value<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        &bytes[self.range(self.key_length, self.value_length)]
+    }
+
+    /// The headers, as [`Headers`] wrote them.
+    pub fn headers<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        &bytes[self.range(self.key_length + self.value_length, self.headers_length)]
+    }
+
+    /// Bytes of key, value and headers.
+    pub fn length(&self) -> u32 {
+        self.key_length + self.value_length + self.headers_length
+    }
+
+    fn range(&self, skip: u32, length: u32) -> Range<usize> {
+        let start = (self.start + skip) as usize;
+        start..start + length as usize
+    }
+}
+
+/// Messages in a row that came from one partition in one round.
+#[derive(Debug)]
+pub struct Segment {
+    /// Where their slots are given back.
+    pub origin: Arc<Origin>,
+    /// When they were dispatched.
+    pub dispatched: Instant,
+    /// Which rows of the batch they are.
+    pub rows: Range<usize>,
+}
+
+/// Messages of one lane: their bytes in one buffer, rows as spans of it.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Keys, values and headers.
+    pub bytes: Vec<u8>,
+    /// The messages, in the order of dispatch: of one partition, in the order of their offsets.
+    pub rows: Vec<Row>,
+    /// The rows by where they came from.
+    pub segments: Vec<Segment>,
+}
+
+/// A message that is about to be dispatched.
+#[derive(Debug)]
+pub struct Arrival<'a> {
+    /// The row that it is for.
+    pub subscription: SubscriptionId,
+    /// Its offset.
+    pub offset: i64,
+    /// Its leader epoch; -1 for none.
+    pub leader_epoch: i32,
+    /// Its Kafka timestamp; -1 for none.
+    pub timestamp_ms: i64,
+    /// Its key as it was spelled.
+    pub key: &'a [u8],
+    /// Its value.
+    pub value: &'a [u8],
+    /// Its headers.
+    pub headers: &'a Headers,
+}
+
+/// A message's headers in one buffer: for each its name's length, its value's length (-1 for null), name, value.
+#[derive(Debug, Default)]
+pub struct Headers(Vec<u8>);
+
+impl Headers {
+    /// Empties it and keeps its memory.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Appends a header.
+    pub fn push(&mut self, name: &[u8], value: Option<&[u8]>) {
+        let length =
+            |bytes: &[u8]| i32::try_from(bytes.len()).expect("a message is far below 2 GiB");
+        self.0.extend(length(name).to_le_bytes());
+        self.0.extend(value.map_or(-1, length).to_le_bytes());
+        self.0.extend(name);
+        self.0.extend(value.unwrap_or_default());
+    }
+
+    /// Bytes of all headers, lengths included.
+    pub fn length(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Reads back what was written: name and value of each header.
+    pub fn read(mut bytes: &[u8]) -> Vec<(String, Option<Box<[u8]>>)> {
+        let mut headers = Vec::new();
+        let length = |at: &[u8]| i32::from_le_bytes(at[..4].try_into().expect("4 bytes"));
+        while !bytes.is_empty() {
+            let name_length = usize::try_from(length(bytes)).expect("a name has a length");
+            let value_length = usize::try_from(length(&bytes[4..])).ok();
+            let (name, rest) = bytes[8..].split_at(name_length);
+            let (value, rest) = rest.split_at(value_length.unwrap_or(0));
+            headers.push((
+                String::from_utf8_lossy(name).into_owned(),
+                value_length.map(|_| value.into()),
+            ));
+            bytes = rest;
+        }
+        headers
+    }
+}
+
+impl Batch {
+    fn push(
+        &mut self,
+        origin: &Arc<Origin>,
+        dispatched: Instant,
+        slot: Slot,
+        arrival: &Arrival<'_>,
+    ) {
+        let length =
+            |bytes: &[u8]| u32::try_from(bytes.len()).expect("a message is far below 4 GiB");
+        let start = length(&self.bytes);
+        self.bytes.extend_from_slice(arrival.key);
+        self.bytes.extend_from_slice(arrival.value);
+        self.bytes.extend_from_slice(&arrival.headers.0);
+        self.rows.push(Row {
+            slot,
+            leader_epoch: arrival.leader_epoch,
+            offset: arrival.offset,
+            timestamp_ms: arrival.timestamp_ms,
+            subscription: arrival.subscription,
+            start,
+            key_length: length(arrival.key),
+            value_length: length(arrival.value),
+            headers_length: length(&arrival.headers.0),
+        });
+        self.extend_segment(origin, dispatched);
+    }
+
+    /// Takes over a row of another batch, whose bytes are given.
+    pub fn adopt(&mut self, origin: &Arc<Origin>, dispatched: Instant, row: Row, bytes: &[u8]) {
+        let start = length(&self.bytes);
+        self.bytes
+            .extend_from_slice(&bytes[row.range(0, row.length())]);
+        self.rows.push(Row { start, ..row });
+        self.extend_segment(origin, dispatched);
+    }
+
+    fn extend_segment(&mut self, origin: &Arc<Origin>, dispatched: Instant) {
+        match self.segments.last_mut() {
+            Some(last) if Arc::ptr_eq(&last.origin, origin) && last.dispatched == dispatched => {
+                last.rows.end += 1;
+            }
+            _ => {
+                let end = self.rows.len();
+                self.segments.push(Segment {
+                    origin: origin.clone(),
+                    dispatched,
+                    rows: end - 1..end,
+                });
+            }
+        }
+    }
+
+    /// Empties it for use again, and gives memory beyond the usual back.
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES_MAX);
+        self.rows.clear();
+        self.segments.clear();
+    }
+}
+
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).expect("a batch is far below 4 GiB")
+}
+
+/// The poller's end of a lane.
+#[derive(Debug)]
+struct Lane {
+    open: Batch,
+    sender: Sender<Batch>,
+    spare: Receiver<Batch>,
+    recorder: Arc<WorkerRecorder>,
+}
+
+/// The worker's end of a lane.
+#[derive(Debug)]
+pub struct LaneReceiver {
+    /// Batches to be worked on; disconnected once the poller has ended.
+    pub batches: Receiver<Batch>,
+    spare: Sender<Batch>,
+}
+
+impl LaneReceiver {
+    /// Gives a finished batch back for use again.
+    pub fn recycle(&self, mut batch: Batch) {
+        batch.clear();
+        // A full store of spares: this one is freed.
+        let _ = self.spare.try_send(batch);
+    }
+}
+
+/// The lanes of one core group, by shard. Owned by the poller.
+#[derive(Debug)]
+pub struct Dispatch {
+    shards: Vec<Vec<Lane>>,
+    /// A lane's open batch is sent when it has this many rows.
+    batch_rows_max: usize,
+}
+
+impl Dispatch {
+    /// Lanes for these workers, shard by shard, and the workers' ends in the same order.
+    pub fn new(
+        workers: &[Vec<Arc<WorkerRecorder>>],
+        batch_rows_max: usize,
+    ) -> (Self, Vec<Vec<LaneReceiver>>) {
+        let lane = |recorder: &Arc<WorkerRecorder>| {
+            let (sender, batches) = crossbeam_channel::unbounded();
+            let (spare_sender, spare) = crossbeam_channel::bounded(SPARE_BATCHES_MAX);
+            let lane = Lane {
+                open: Batch::default(),
+                sender,
+                spare,
+                recorder: recorder.clone(),
+            };
+            (
+                lane,
+                LaneReceiver {
+                    batches,
+                    spare: spare_sender,
+                },
+            )
+        };
+        let (shards, receivers) = workers
+            .iter()
+            .map(|shard| shard.iter().map(lane).unzip())
+            .unzip();
+        (
+            Self {
+                shards,
+                batch_rows_max,
+            },
+            receivers,
+        )
+    }
+
+    /// Copies a message into the open batch of its row's lane.
+    pub fn dispatch(
+        &mut self,
+        shard: ShardIndex,
+        origin: &Arc<Origin>,
+        dispatched: Instant,
+        slot: Slot,
+        arrival: &Arrival<'_>,
+    ) {
+        let lanes = &mut self.shards[shard.0];
+        let number = lane_of(arrival.subscription, lanes.len());
+        let lane = &mut lanes[number];
+        lane.open.push(origin, dispatched, slot, arrival);
+        if lane.open.rows.len() >= self.batch_rows_max {
+            lane.flush();
+        }
+    }
+
+    /// Sends every open batch: nothing may wait in one while the poller sleeps.
+    pub fn flush(&mut self) {
+        for lane in self.shards.iter_mut().flatten() {
+            if !lane.open.rows.is_empty() {
+                lane.flush();
+            }
+        }
+    }
+}
+
+impl Lane {
+    fn flush(&mut self) {
+        let next = self.spare.try_recv().unwrap_or_default();
+        let batch = std::mem::replace(&mut self.open, next);
+        self.recorder.sent.add(batch.rows.len() as u64);
+        // A worker that is gone has ended the process or is about to: its slots stay open, and the messages are read again.
+        let _ = self.sender.send(batch);
+    }
+}
+
+/// The lane that owns a row: the same for every spelling of its id.
+pub fn lane_of(subscription: SubscriptionId, lanes: usize) -> usize {
+    usize::try_from(xxh3_64(&subscription.0) % lanes as u64).expect("below the number of lanes")
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use super::*;
+    use crate::commit::{Claim, Tracker};
+
+    fn arrival<'a>(row: u8, offset: i64, value: &'a [u8], headers: &'a Headers) -> Arrival<'a> {
+        let subscription = SubscriptionId([row; 16]);
+        Arrival {
+            subscription,
+            offset,
+            leader_epoch: 0,
+            timestamp_ms: 7,
+            key: b"key",
+            value,
+            headers,
+        }
+    }
+
+    #[test]
+    fn messages_of_a_row_stay_in_order_in_one_lane_with_their_bytes() {
+        let recorders: Vec<_> = (0..4)
+            .map(|lane| Arc::new(WorkerRecorder::new(0, ShardIndex(0), lane)))
+            .collect();
+        let (mut dispatch, receivers) = Dispatch::new(&[recorders], 8);
+        let mut tracker = Tracker::new(256);
+        let ready = Arc::new(ReadySet::new(1));
+        let origin = Arc::new(Origin::new(Partition(0), tracker.ring().clone(), ready));
+        let mut headers = Headers::default();
+        headers.push(b"trace", Some(b"parent"));
+        headers.push(b"none", None);
+        let now = crate::clock::now();
+        for offset in 0..200u8 {
+            let at = i64::from(offset);
+            let slot = tracker.claim(Claim {
+                offset: at,
+                ..Claim::default()
+            });
+            dispatch.dispatch(
+                ShardIndex(0),
+                &origin,
+                now,
+                slot,
+                &arrival(offset % 10, at, &[offset; 3], &headers),
+            );
+        }
+        dispatch.flush();
+        let mut seen = 0;
+        for (lane, receiver) in receivers[0].iter().enumerate() {
+            let mut last = [-1; 10];
+            for batch in receiver.batches.try_iter() {
+                assert!(batch.rows.len() <= 8);
+                assert_eq!(
+                    batch
+                        .segments
+                        .iter()
+                        .map(|segment| segment.rows.len())
+                        .sum::<usize>(),
+                    batch.rows.len()
+                );
+                for row in &batch.rows {
+                    let number = usize::from(row.subscription.0[0]);
+                    assert_eq!(lane_of(row.subscription, 4), lane);
+                    assert!(last[number] < row.offset);
+                    last[number] = row.offset;
+                    assert_eq!(row.key(&batch.bytes), b"key");
+                    assert_eq!(
+                        row.value(&batch.bytes),
+                        [u8::try_from(row.offset).expect("small"); 3]
+                    );
+                    let read = Headers::read(row.headers(&batch.bytes));
+                    assert_eq!(
+                        read,
+                        [
+                            ("trace".into(), Some(b"parent"[..].into())),
+                            ("none".into(), None)
+                        ]
+                    );
+                    seen += 1;
+                }
+            }
+        }
+        assert_eq!(seen, 200);
+    }
+}

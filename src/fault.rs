@@ -1,0 +1,40 @@
+//! Named crash points and deliberately broken behaviour, for tests of the guarantees. Only with `--features faults`; in
+//! every other build both functions are constants.
+//!
+//! `MILLPOND_TEST_CRASH=point` ends the process, as kill -9 would, the first time that it reaches the point;
+//! `MILLPOND_TEST_MUTANT=name` breaks one guarantee, so that a test can show that it would notice.
+
+#[cfg(feature = "faults")]
+use std::sync::OnceLock;
+
+/// Ends the process here, without any clean-up, if this crash point was asked for.
+#[cfg(feature = "faults")]
+pub fn crash_point(name: &str) {
+    static ASKED: OnceLock<Option<String>> = OnceLock::new();
+    let asked = ASKED.get_or_init(|| std::env::var("MILLPOND_TEST_CRASH").ok());
+    if asked.as_deref() == Some(name) {
+        std::process::abort();
+    }
+}
+
+/// Ends the process here if this crash point was asked for; never in this build.
+#[cfg(not(feature = "faults"))]
+#[inline]
+pub const fn crash_point(_name: &str) {}
+
+/// Whether this guarantee was asked to be broken.
+#[cfg(feature = "faults")]
+pub fn mutant(name: &str) -> bool {
+    static ASKED: OnceLock<Option<String>> = OnceLock::new();
+    ASKED
+        .get_or_init(|| std::env::var("MILLPOND_TEST_MUTANT").ok())
+        .as_deref()
+        == Some(name)
+}
+
+/// Whether this guarantee was asked to be broken; never in this build.
+#[cfg(not(feature = "faults"))]
+#[inline]
+pub const fn mutant(_name: &str) -> bool {
+    false
+}

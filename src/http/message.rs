@@ -1,0 +1,89 @@
+//! What a handler gets and gives. A request is whole: its body has been read and is within the limit.
+
+use super::{Bytes, HeaderMap, Method, StatusCode, header};
+use http_body_util::Full;
+use hyper::header::{HeaderName, HeaderValue};
+use std::net::SocketAddr;
+
+/// A request with its whole body.
+#[derive(Debug)]
+pub struct Request {
+    peer: SocketAddr,
+    message: hyper::Request<Bytes>,
+}
+
+impl Request {
+    pub(super) fn new(peer: SocketAddr, message: hyper::Request<Bytes>) -> Self {
+        Self { peer, message }
+    }
+
+    /// The client's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// GET, PUT and so on.
+    pub fn method(&self) -> &Method {
+        self.message.method()
+    }
+
+    /// The path as sent, percent signs and all.
+    pub fn path(&self) -> &str {
+        self.message.uri().path()
+    }
+
+    /// What follows the question mark, as sent; `None` without one.
+    pub fn query(&self) -> Option<&str> {
+        self.message.uri().query()
+    }
+
+    /// All headers.
+    pub fn headers(&self) -> &HeaderMap {
+        self.message.headers()
+    }
+
+    /// The whole body; empty without one.
+    pub fn body(&self) -> &Bytes {
+        self.message.body()
+    }
+}
+
+/// An answer with its whole body.
+#[derive(Debug)]
+pub struct Response(hyper::Response<Full<Bytes>>);
+
+impl Response {
+    /// An answer with a body of that type.
+    pub fn new(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        let mut message = hyper::Response::new(Full::new(body.into()));
+        *message.status_mut() = status;
+        Self(message).with_header(header::CONTENT_TYPE, HeaderValue::from_static(content_type))
+    }
+
+    /// A line of text for people; the line's end is added.
+    pub fn text(status: StatusCode, line: impl std::fmt::Display) -> Self {
+        Self::new(status, "text/plain; charset=utf-8", format!("{line}\n"))
+    }
+
+    /// With a header set.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.headers_mut().insert(name, value);
+        self
+    }
+
+    /// After this answer the connection is closed.
+    #[must_use]
+    pub fn and_close(self) -> Self {
+        self.with_header(header::CONNECTION, HeaderValue::from_static("close"))
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.0.status()
+    }
+
+    pub(super) fn into_message(self) -> hyper::Response<Full<Bytes>> {
+        self.0
+    }
+}

@@ -1,0 +1,231 @@
+//! What all Kafka clients of this program share: settings, the log, the error. No client itself.
+//!
+//! Settings have three sources, in order: what a client proposes ([`propose`]), what the user passes through, and what
+//! a guarantee rests on, which the client sets last.
+
+use crate::config::checked::Kafka;
+use parking_lot::Mutex;
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError as NativeError, RDKafkaErrorCode};
+use std::time::Duration;
+
+/// What went wrong between us and the brokers, by what the caller does next.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum KafkaError {
+    /// Again later: the brokers can't be reached, or did not answer in time.
+    #[error(
+        "Kafka at {brokers} did not answer: could not {doing}: {why}. Is it up, and is kafka.brokers right?"
+    )]
+    Away {
+        /// As configured.
+        brokers: String,
+        /// What was asked for.
+        doing: String,
+        /// What librdkafka said last.
+        why: String,
+    },
+    /// Stop: the brokers answered and refused; the same request will be refused again.
+    #[error("Kafka at {brokers} refused: could not {doing}: {why}")]
+    Refused {
+        /// As configured.
+        brokers: String,
+        /// What was asked for.
+        doing: String,
+        /// The brokers' reason.
+        why: String,
+    },
+    /// Stop: librdkafka doesn't take these settings. Nothing was sent.
+    #[error(
+        "librdkafka refused its settings: {why}. Correct [kafka.librdkafka] in the configuration"
+    )]
+    Settings {
+        /// What it said.
+        why: String,
+    },
+}
+
+/// Errors that pass by themselves: of the network, of a cluster that is just moving a leader or a coordinator.
+const PASSING: &[RDKafkaErrorCode] = &[
+    RDKafkaErrorCode::AllBrokersDown,
+    RDKafkaErrorCode::BrokerTransportFailure,
+    RDKafkaErrorCode::Resolve,
+    RDKafkaErrorCode::OperationTimedOut,
+    RDKafkaErrorCode::TimedOutQueue,
+    RDKafkaErrorCode::RequestTimedOut,
+    RDKafkaErrorCode::NetworkException,
+    RDKafkaErrorCode::BrokerNotAvailable,
+    RDKafkaErrorCode::LeaderNotAvailable,
+    RDKafkaErrorCode::NotLeaderForPartition,
+    RDKafkaErrorCode::ReplicaNotAvailable,
+    RDKafkaErrorCode::FencedLeaderEpoch,
+    RDKafkaErrorCode::UnknownLeaderEpoch,
+    RDKafkaErrorCode::CoordinatorLoadInProgress,
+    RDKafkaErrorCode::CoordinatorNotAvailable,
+    RDKafkaErrorCode::NotCoordinator,
+    RDKafkaErrorCode::WaitingForCoordinator,
+    RDKafkaErrorCode::NotController,
+    RDKafkaErrorCode::Partial,
+];
+
+/// Whether the same request may succeed later.
+pub(super) fn passes(code: RDKafkaErrorCode) -> bool {
+    PASSING.contains(&code)
+}
+
+impl KafkaError {
+    /// An error with its code. `last` is what the client's log said of its connections, which tells more than a timeout.
+    pub(super) fn of_code(
+        kafka: &Kafka,
+        doing: &str,
+        code: RDKafkaErrorCode,
+        last: Option<String>,
+    ) -> Self {
+        let (brokers, doing) = (kafka.brokers.clone(), doing.to_owned());
+        if passes(code) {
+            let why = last.unwrap_or_else(|| code.to_string());
+            Self::Away {
+                brokers,
+                doing,
+                why,
+            }
+        } else {
+            Self::Refused {
+                brokers,
+                doing,
+                why: code.to_string(),
+            }
+        }
+    }
+
+    /// An error of rust-rdkafka. See [`of_code`](Self::of_code).
+    pub(super) fn of(
+        kafka: &Kafka,
+        doing: &str,
+        error: &NativeError,
+        last: Option<String>,
+    ) -> Self {
+        match error {
+            // The value is left out: it may be a password.
+            NativeError::ClientConfig(_, why, key, _) => Self::Settings {
+                why: format!("{key}: {why}"),
+            },
+            NativeError::ClientCreation(why) => Self::Settings { why: why.clone() },
+            other => match other.rdkafka_error_code() {
+                Some(code) => Self::of_code(kafka, doing, code, last),
+                None => Self::Refused {
+                    brokers: kafka.brokers.clone(),
+                    doing: doing.to_owned(),
+                    why: other.to_string(),
+                },
+            },
+        }
+    }
+}
+
+/// Settings of every client: how to reach the brokers, and what the user passes through.
+pub fn client_config(kafka: &Kafka, client_id: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("client.id", client_id);
+    // A broker that vanished without a word is noticed, and one that came back is tried again soon.
+    config.set("socket.keepalive.enable", "true");
+    config.set("reconnect.backoff.max.ms", "2000");
+    for (key, value) in &kafka.librdkafka {
+        config.set(key, value);
+    }
+    config.set("bootstrap.servers", &kafka.brokers);
+    config.set_log_level(RDKafkaLogLevel::Info);
+    config
+}
+
+/// Sets what the user did not.
+pub fn propose(config: &mut ClientConfig, key: &str, value: impl Into<String>) {
+    if config.get(key).is_none() {
+        config.set(key, value);
+    }
+}
+
+/// The version of librdkafka that is linked in, such as "2.12.1".
+pub fn library_version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}
+
+/// The number of partitions of a topic; `None` if there is no such topic. Blocks for a round trip, `timeout` at most.
+pub(super) fn topic_partitions<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Option<u32>, NativeError> {
+    let metadata = client.fetch_metadata(Some(topic), timeout)?;
+    let found = metadata
+        .topics()
+        .first()
+        .expect("the one topic that was asked for");
+    match found.error().map(RDKafkaErrorCode::from) {
+        None => Ok(Some(
+            u32::try_from(found.partitions().len()).expect("Kafka counts partitions in an i32"),
+        )),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+            Ok(None)
+        }
+        Some(code) => Err(NativeError::MetadataFetch(code)),
+    }
+}
+
+/// What to tell about a topic that isn't there.
+pub(super) fn topic_missing(topic: &str) -> String {
+    format!("there is no topic {topic}. `millpond init` creates the configured ones")
+}
+
+/// Sends librdkafka's log and errors to ours, and keeps the last error for messages. For clients without a context of their own.
+#[derive(Debug, Default)]
+pub struct Context {
+    last_error: Mutex<Option<String>>,
+}
+
+impl Context {
+    /// What the client last complained of, once.
+    pub fn take_last_error(&self) -> Option<String> {
+        self.last_error.lock().take()
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log(level, facility, line);
+    }
+
+    fn error(&self, error: NativeError, reason: &str) {
+        tracing::debug!(error = %error, reason, "kafka client");
+        // That all are down says less than why the last one is.
+        let summary = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        let mut last = self.last_error.lock();
+        if !summary || last.is_none() {
+            *last = Some(reason.to_owned());
+        }
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// Passes a line of librdkafka's log on to ours.
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
+    match level {
+        // One table of settings serves consumers and producers; each names the other's settings in a warning.
+        RDKafkaLogLevel::Warning if facility == "CONFWARN" => {
+            tracing::debug!(facility, "librdkafka: {line}")
+        }
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error => {
+            tracing::error!(facility, "librdkafka: {line}");
+        }
+        RDKafkaLogLevel::Warning => tracing::warn!(facility, "librdkafka: {line}"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+            tracing::info!(facility, "librdkafka: {line}")
+        }
+        RDKafkaLogLevel::Debug => tracing::debug!(facility, "librdkafka: {line}"),
+    }
+}

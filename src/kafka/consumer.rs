@@ -1,0 +1,349 @@
+//! The group consumer: membership, rebalances as events, partition queues, explicit start offsets, commits.
+//!
+//! Runs on its poller's thread only. Callbacks of librdkafka come while that thread polls; they record an event and return,
+//! and the poller answers it when it is ready: librdkafka waits for `assign` or `unassign` meanwhile, so a revoked partition
+//! can be drained while the others go on.
+
+use super::client::client_config;
+use super::native::{EventQueue, PartitionQueue, cached_end_offset};
+use crate::config::checked::Kafka;
+use crate::ids::Partition;
+use crate::observe::recorder::PartitionAlarm;
+use crate::ready::ReadySet;
+use crate::sync::{AtomicBool, Ordering};
+use parking_lot::Mutex;
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+use std::{ffi::CString, mem, sync::Arc, time::Duration};
+
+/// What the group or the client tells the poller.
+#[derive(Debug)]
+pub enum Event {
+    /// These partitions are ours once they are assigned with their start offsets.
+    Assigned(Vec<Partition>),
+    /// These are to be given up, once drained.
+    Revoked(Vec<Partition>),
+    /// These belong to somebody else already.
+    Lost(Vec<Partition>),
+    /// An asynchronous commit came back.
+    Committed(Result<(), KafkaError>),
+    /// The client told of an error; it goes on by itself unless `fatal`.
+    Error {
+        /// What it said.
+        error: KafkaError,
+        /// Whether only a new client helps.
+        fatal: bool,
+    },
+}
+
+/// How a consumer is to fetch and under which group.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// The consumer group.
+    pub group: String,
+    /// As brokers and logs call the client.
+    pub client_id: String,
+    /// Partitions of the topic, which bounds what is fetched ahead for each.
+    pub partitions: u32,
+}
+
+struct Context {
+    events: Mutex<Vec<Event>>,
+    /// Set before the client is dropped: nobody answers events any more, so the callback does.
+    closing: AtomicBool,
+}
+
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        let fatal = error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal);
+        tracing::warn!(error = %error, reason, "kafka client");
+        if fatal {
+            self.events.lock().push(Event::Error { error, fatal });
+        }
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        code: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let partitions = list
+            .elements()
+            .iter()
+            .map(|element| Partition(element.partition()))
+            .collect();
+        let event = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            Event::Assigned(partitions)
+        } else if consumer.assignment_lost() {
+            Event::Lost(partitions)
+        } else {
+            Event::Revoked(partitions)
+        };
+        if !self.closing.load(Ordering::Acquire) {
+            self.events.lock().push(event);
+        } else if let Err(error) = answer(consumer, &event, list) {
+            tracing::warn!(error = %error, "giving partitions up while closing");
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        let result = match result {
+            // Nothing to commit is no failure.
+            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => Ok(()),
+            other => other,
+        };
+        self.events.lock().push(Event::Committed(result));
+    }
+}
+
+fn answer(
+    consumer: &BaseConsumer<Context>,
+    event: &Event,
+    list: &TopicPartitionList,
+) -> KafkaResult<()> {
+    let incremental = matches!(
+        consumer.rebalance_protocol(),
+        RebalanceProtocol::Cooperative
+    );
+    match (event, incremental) {
+        (Event::Assigned(_), true) => consumer.incremental_assign(list),
+        (Event::Assigned(_), false) => consumer.assign(list),
+        (_, true) => consumer.incremental_unassign(list),
+        (_, false) => consumer.unassign(),
+    }
+}
+
+/// One member of the consumer group.
+pub struct GroupConsumer {
+    // Dropped in this order: the queue handle before its client.
+    events: EventQueue,
+    client: Arc<BaseConsumer<Context>>,
+    topic: String,
+    topic_c: CString,
+    ready: Arc<ReadySet>,
+}
+
+impl GroupConsumer {
+    /// Makes the client and joins the group. librdkafka's threads inherit the calling thread's cores.
+    pub fn join(
+        kafka: &Kafka,
+        membership: &Membership,
+        ready: Arc<ReadySet>,
+    ) -> Result<Self, KafkaError> {
+        let mut config = client_config(kafka, &membership.client_id);
+        config.set("group.id", &membership.group);
+        for (key, value) in fetch_settings(membership.partitions) {
+            if !kafka.librdkafka.iter().any(|(own, _)| own == key) {
+                config.set(key, value);
+            }
+        }
+        // Guarantees, so they are set last: we commit what is applied, from where we say.
+        for (key, value) in [
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "error"),
+            ("isolation.level", "read_committed"),
+            ("enable.partition.eof", "false"),
+        ] {
+            config.set(key, value);
+        }
+        let context = Context {
+            events: Mutex::default(),
+            closing: AtomicBool::new(false),
+        };
+        let client: Arc<BaseConsumer<Context>> = Arc::new(config.create_with_context(context)?);
+        let events = EventQueue::of(&client, ready.clone());
+        client.subscribe(&[&kafka.topic])?;
+        let topic_c = CString::new(kafka.topic.as_str()).expect("a topic name holds no NUL");
+        Ok(Self {
+            events,
+            client,
+            topic: kafka.topic.clone(),
+            topic_c,
+            ready,
+        })
+    }
+
+    /// Serves the consumer queue until it is empty and hands over what was recorded. Also what keeps the membership alive.
+    pub fn poll_events(&self) -> Vec<Event> {
+        // `poll` returns after each event, so None does not mean empty. The bound keeps a storm from starving the messages.
+        for _ in 0..1000 {
+            if let Some(Err(error)) = self.client.poll(Duration::ZERO) {
+                let fatal = error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal);
+                self.client
+                    .context()
+                    .events
+                    .lock()
+                    .push(Event::Error { error, fatal });
+            }
+            if self.events.len() == 0 {
+                break;
+            }
+        }
+        mem::take(&mut *self.client.context().events.lock())
+    }
+
+    /// Takes the partition's queue off the consumer's. Before [`assign`](Self::assign), at every assign.
+    pub fn take_queue(&self, partition: Partition) -> PartitionQueue {
+        PartitionQueue::take(&self.client, &self.topic_c, partition, self.ready.clone())
+    }
+
+    /// Answers [`Event::Assigned`]: fetching begins at these offsets.
+    pub fn assign(&self, starts: &[(Partition, i64)]) -> Result<(), KafkaError> {
+        let list = self.list(starts)?;
+        match self.client.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => self.client.incremental_assign(&list),
+            _ => self.client.assign(&list),
+        }
+    }
+
+    /// Answers [`Event::Revoked`] and [`Event::Lost`]. Queues of these partitions must be dropped before.
+    pub fn unassign(&self, partitions: &[Partition]) -> Result<(), KafkaError> {
+        match self.client.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => {
+                let mut list = TopicPartitionList::with_capacity(partitions.len());
+                for partition in partitions {
+                    list.add_partition(&self.topic, partition.0);
+                }
+                self.client.incremental_unassign(&list)
+            }
+            _ => self.client.unassign(),
+        }
+    }
+
+    /// Whether a rebalance takes only the partitions that move.
+    pub fn is_cooperative(&self) -> bool {
+        matches!(
+            self.client.rebalance_protocol(),
+            RebalanceProtocol::Cooperative
+        )
+    }
+
+    /// Sends the offsets to the group coordinator; the result comes as [`Event::Committed`].
+    pub fn commit(&self, offsets: &[(Partition, i64)]) -> Result<(), KafkaError> {
+        self.client.commit(&self.list(offsets)?, CommitMode::Async)
+    }
+
+    /// Commits and waits for the coordinator's answer. At revoke and close only: it blocks.
+    pub fn commit_and_wait(&self, offsets: &[(Partition, i64)]) -> Result<(), KafkaError> {
+        self.client.commit(&self.list(offsets)?, CommitMode::Sync)
+    }
+
+    /// The offset behind the last message read from each assigned partition, past control records too. A partition of which
+    /// nothing was read yet is left out.
+    pub fn positions(&self) -> Result<Vec<(Partition, i64)>, KafkaError> {
+        let list = self.client.position()?;
+        let offset = |offset| {
+            if let Offset::Offset(offset) = offset {
+                Some(offset)
+            } else {
+                None
+            }
+        };
+        let positions = list.elements();
+        let known = positions
+            .iter()
+            .filter_map(|at| Some((Partition(at.partition()), offset(at.offset())?)));
+        Ok(known.collect())
+    }
+
+    /// The partition's end offset as of its last fetch; `None` before the first.
+    pub fn end_offset(&self, partition: Partition) -> Option<i64> {
+        cached_end_offset(&self.client, &self.topic_c, partition)
+    }
+
+    /// For the thread that looks offsets up.
+    pub fn lookup(&self) -> Lookup {
+        Lookup {
+            client: self.client.clone(),
+            topic: self.topic.clone(),
+        }
+    }
+
+    /// Leaves the group. May block for as long as the coordinator takes; the caller sets a deadline. All partition queues
+    /// must be dropped before.
+    pub fn close(self) {
+        self.client.context().closing.store(true, Ordering::Release);
+        let Self { events, client, .. } = self;
+        drop(events);
+        drop(client);
+    }
+
+    fn list(&self, offsets: &[(Partition, i64)]) -> Result<TopicPartitionList, KafkaError> {
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (partition, offset) in offsets {
+            list.add_partition_offset(&self.topic, partition.0, Offset::Offset(*offset))?;
+        }
+        Ok(list)
+    }
+}
+
+/// Whether an error in a partition's queue means that records are gone or can't be read. Others pass by themselves.
+pub fn stops_partition(error: RDKafkaErrorCode) -> PartitionAlarm {
+    match error {
+        RDKafkaErrorCode::AutoOffsetReset
+        | RDKafkaErrorCode::OffsetOutOfRange
+        | RDKafkaErrorCode::LogTruncation => PartitionAlarm::RecordsLost,
+        RDKafkaErrorCode::BadMessage
+        | RDKafkaErrorCode::BadCompression
+        | RDKafkaErrorCode::InvalidMessage
+        | RDKafkaErrorCode::NotImplemented => PartitionAlarm::Unreadable,
+        _ => PartitionAlarm::None,
+    }
+}
+
+/// Looks offsets up in the name of a [`GroupConsumer`], on another thread than its poller's.
+pub struct Lookup {
+    client: Arc<BaseConsumer<Context>>,
+    topic: String,
+}
+
+impl Lookup {
+    /// The group's committed offset of each of these partitions; `None` where it never committed.
+    pub fn committed(
+        &self,
+        partitions: &[Partition],
+        timeout: Duration,
+    ) -> Result<Vec<(Partition, Option<i64>)>, KafkaError> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition(&self.topic, partition.0);
+        }
+        let answer = self.client.committed_offsets(list, timeout)?;
+        let mut committed = Vec::with_capacity(partitions.len());
+        for element in answer.elements() {
+            element.error()?;
+            let offset = if let Offset::Offset(offset) = element.offset() {
+                Some(offset)
+            } else {
+                None
+            };
+            committed.push((Partition(element.partition()), offset));
+        }
+        Ok(committed)
+    }
+}
+
+/// Settings that a user may override.
+fn fetch_settings(partitions: u32) -> [(&'static str, String); 6] {
+    // What is fetched ahead is bounded by messages per partition: the setting by bytes also lowers the size of a fetch.
+    let ahead = (240_000 / partitions.max(1)).clamp(2_000, 20_000);
+    [
+        (
+            "partition.assignment.strategy",
+            "cooperative-sticky".to_owned(),
+        ),
+        ("queued.min.messages", ahead.to_string()),
+        // The default of a second would stall a partition for that long each time that its queue is full.
+        ("fetch.queue.backoff.ms", "10".to_owned()),
+        ("fetch.wait.max.ms", "100".to_owned()),
+        ("fetch.error.backoff.ms", "100".to_owned()),
+        ("statistics.interval.ms", "0".to_owned()),
+    ]
+}

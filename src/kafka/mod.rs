@@ -1,0 +1,21 @@
+//! The one door to librdkafka: no other room names its crates.
+//!
+//! Clients that apply: the group consumer (`consumer`) and the producer. Clients that look: `admin` for what the brokers
+//! know, `reader` for records outside any group. All unsafe code is in `native`.
+
+// What all clients share.
+pub mod client;
+pub mod native;
+// In: the group's member, and reading without joining it.
+pub mod consumer;
+pub mod reader;
+// Out.
+pub mod dead_letters;
+pub mod producer;
+// Topics, offsets and groups, as the brokers know them.
+pub mod admin;
+
+pub use client::{KafkaError, library_version};
+
+#[cfg(test)]
+mod tests;

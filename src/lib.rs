@@ -1,0 +1,41 @@
+//! Millpond applies a Kafka stream of row updates to sharded Postgres: in order per row, nothing lost, nothing twice.
+//!
+//! ```text
+//!   Kafka ──fetch──> poller ──dispatch──> lanes ──> worker ──fold──> one statement per batch ──> shard
+//!                      │  takes a slot     hash(row)                                               │
+//!                      └────────────── commit ring <──────────────complete──────────── applied ────┘
+//!                          watermark → Kafka commit (poller only)
+//! ```
+
+// Words.
+pub mod clock;
+pub mod dead;
+pub mod fault;
+pub mod ids;
+pub mod sync;
+pub mod update;
+// Pure.
+pub mod config;
+pub mod cores;
+pub mod partitioner;
+// Ground: which messages are finished, and which partitions want a visit.
+pub mod commit;
+pub mod dispatch;
+pub mod ready;
+// HTTP/1.1 over blocking sockets.
+pub mod http;
+// What each thread records, and how it is shown.
+pub mod observe;
+// Doors.
+pub mod kafka;
+pub mod sink;
+// Threads.
+pub mod poller;
+pub mod worker;
+// The only room that knows all of the above: build, start, drain, join.
+pub mod pipeline;
+// Tools beside the consumer.
+pub mod load;
+pub mod verify;
+// Commands.
+pub mod cli;

@@ -1,0 +1,177 @@
+//! The admin address: health for supervisors, metrics for Prometheus. Its server has its own few threads, so it answers
+//! while the rest is busy.
+
+use super::metrics::{self, Metrics};
+use super::recorder::Registry;
+use crate::clock;
+use crate::http::{Limits, Method, Response, Routes, Server, StatusCode};
+use crate::sync::Ordering;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A poller that did not poll for so long will not do so again: it polls at least every 100 ms.
+const POLL_PAUSE_MS_MAX: i64 = 30_000;
+
+/// Requests are small and few; what a stranger can make us hold is small, too.
+const LIMITS: Limits = Limits {
+    connections_max: 64,
+    head_bytes_max: 16 * 1024,
+    body_bytes_max: 64 * 1024,
+    head_deadline: Duration::from_secs(10),
+    request_deadline: Duration::from_secs(10),
+    idle_deadline: Duration::from_secs(60),
+    write_deadline: Duration::from_secs(10),
+};
+
+/// Serves the routes at the address, from threads named `admin-…`.
+///
+/// # Errors
+/// The address can't be listened on.
+pub fn start(listen: SocketAddr, routes: Routes) -> io::Result<Server> {
+    Server::start(listen, LIMITS, "admin", move |request| {
+        routes.answer(&request)
+    })
+}
+
+/// What a consumer shows: `/livez`, `/readyz`, `/metrics`.
+pub fn consumer_routes(registry: &Arc<Registry>) -> Routes {
+    let (for_livez, for_readyz) = (registry.clone(), registry.clone());
+    let metrics = Metrics::new().with(metrics::Consumer(registry.clone()));
+    Routes::new()
+        .with(Method::GET, "/livez", move |_| {
+            health(live(&for_livez, clock::wall_ms()))
+        })
+        .with(Method::GET, "/readyz", move |_| health(ready(&for_readyz)))
+        .with(Method::GET, "/metrics", move |_| scrape(&metrics))
+}
+
+/// The answer to a scrape.
+pub fn scrape(metrics: &Metrics) -> Response {
+    Response::new(StatusCode::OK, metrics::CONTENT_TYPE, metrics.render())
+}
+
+/// 200 `ok`, or 503 with the reason.
+pub fn health(state: Result<(), String>) -> Response {
+    match state {
+        Ok(()) => Response::text(StatusCode::OK, "ok"),
+        Err(why) => Response::text(StatusCode::SERVICE_UNAVAILABLE, why),
+    }
+}
+
+/// Whether a restart would not help. A poller that has not begun yet is waiting for Kafka, and a restart would only wait
+/// again.
+fn live(registry: &Registry, now_ms: i64) -> Result<(), String> {
+    for (group, poller) in registry.pollers.iter().enumerate() {
+        let polled_at_ms = poller.polled_at_ms.get();
+        let pause_ms = now_ms - polled_at_ms;
+        if polled_at_ms != 0 && pause_ms > POLL_PAUSE_MS_MAX {
+            return Err(format!(
+                "the poller of core group {group} has not polled Kafka for {} s; restart the process",
+                pause_ms / 1000
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether every configured part is up.
+fn ready(registry: &Registry) -> Result<(), String> {
+    if registry.ready.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let down = registry.shards.iter().zip(&registry.shard_names);
+    let down = down.filter(|(shard, _)| shard.down.load(Ordering::Relaxed));
+    let mut reasons = down
+        .map(|(shard, name)| format!("shard {name}: {}", shard.why.lock()))
+        .collect::<Vec<_>>();
+    let mut pollers = registry.pollers.iter();
+    if pollers.all(|poller| poller.partitions.get() == 0) {
+        reasons.push("no partition is assigned".to_owned());
+    }
+    if reasons.is_empty() {
+        reasons.push("starting or stopping".to_owned());
+    }
+    Err(format!("not ready: {}", reasons.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::ids::ShardIndex;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    fn registry() -> Arc<Registry> {
+        let shards = vec![ShardIndex(0), ShardIndex(1)];
+        Arc::new(Registry::new(
+            2,
+            shards,
+            vec!["a".to_owned(), "b".to_owned()],
+        ))
+    }
+
+    fn ask(server: &Server, request: &str) -> String {
+        let mut stream = TcpStream::connect(server.address()).unwrap();
+        write!(
+            stream,
+            "{request} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[test]
+    fn a_poller_that_stopped_polling_makes_livez_fail_and_names_its_group() {
+        let registry = registry();
+        assert_eq!(live(&registry, 1_000_000), Ok(()));
+        registry.pollers[0].polled_at_ms.set(970_000);
+        registry.pollers[1].polled_at_ms.set(969_000);
+        let why = live(&registry, 1_000_000).unwrap_err();
+        assert_eq!(
+            why,
+            "the poller of core group 1 has not polled Kafka for 31 s; restart the process"
+        );
+        registry.pollers[1].polled_at_ms.set(999_990);
+        assert_eq!(live(&registry, 1_000_000), Ok(()));
+    }
+
+    #[test]
+    fn readyz_says_what_is_missing() {
+        let registry = registry();
+        registry.shards[1].down.store(true, Ordering::Relaxed);
+        "no such table".clone_into(&mut registry.shards[1].why.lock());
+        assert_eq!(
+            ready(&registry).unwrap_err(),
+            "not ready: shard b: no such table; no partition is assigned"
+        );
+        registry.ready.store(true, Ordering::Relaxed);
+        assert_eq!(ready(&registry), Ok(()));
+    }
+
+    #[test]
+    fn the_address_answers_health_metrics_and_strays() {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = start(loopback, consumer_routes(&registry())).unwrap();
+        assert!(ask(&server, "GET /livez").ends_with("\r\n\r\nok\n"));
+        assert!(ask(&server, "HEAD /livez").ends_with("\r\n\r\n"));
+        assert!(ask(&server, "GET /readyz").starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+        let metrics = ask(&server, "GET /metrics");
+        assert!(metrics.contains(
+            "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"
+        ));
+        assert!(metrics.ends_with("# EOF\n"));
+        let stray = ask(&server, "GET /metric");
+        assert!(stray.starts_with("HTTP/1.1 404 Not Found\r\n"));
+        assert!(stray.ends_with("no /metric here; there is /livez /readyz /metrics\n"));
+        let wrong = ask(&server, "POST /metrics");
+        assert!(wrong.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"));
+        assert!(wrong.contains("allow: GET, HEAD\r\n"));
+        assert_eq!(server.stop(Duration::from_secs(5)), 0);
+    }
+}

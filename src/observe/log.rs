@@ -1,0 +1,318 @@
+//! The form of log lines: one flat JSON object a line on stderr, or text for people. And a brake for errors that repeat.
+//!
+//! Lines are events of `tracing`; librdkafka's own come the same way. What is logged is decided by `RUST_LOG`, in the
+//! syntax of tracing-subscriber's `EnvFilter`.
+
+use crate::clock;
+use crate::config::checked::LogForm;
+use parking_lot::Mutex;
+use serde::ser::SerializeMap;
+use std::error::Error;
+use std::fmt::{self, Write};
+use std::time::{Duration, Instant};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// What is logged unless `RUST_LOG` says otherwise. librdkafka tells of every reconnect at info.
+const FILTER: &str = "info,librdkafka=warn,rdkafka=warn";
+
+/// `RUST_LOG` can't be understood: a usage error.
+#[derive(Debug, thiserror::Error)]
+#[error("RUST_LOG={text:?} is no filter ({source}); an example that is one: {FILTER}")]
+pub struct InvalidFilter {
+    text: String,
+    source: tracing_subscriber::filter::ParseError,
+}
+
+/// Logs to stderr from now on. A second call in one process changes nothing.
+///
+/// # Errors
+/// `RUST_LOG` is set and is no filter.
+pub fn start(form: LogForm) -> Result<(), InvalidFilter> {
+    let text = std::env::var("RUST_LOG")
+        .ok()
+        .filter(|text| !text.is_empty());
+    let text = text.unwrap_or_else(|| FILTER.to_owned());
+    let filter = EnvFilter::try_new(&text).map_err(|source| InvalidFilter { text, source })?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // An error here says that a subscriber is installed already.
+    let _ = match form {
+        LogForm::Json => tracing::subscriber::set_global_default(
+            lines
+                .event_format(JsonLines {
+                    hostname: hostname(),
+                })
+                .finish(),
+        ),
+        LogForm::Text => tracing::subscriber::set_global_default(lines.with_target(false).finish()),
+    };
+    Ok(())
+}
+
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim_end().to_owned()
+}
+
+/// `{"ts":…,"level":…,"msg":…,"hostname":…}` and then the event's fields by their names. Spans are not shown.
+struct JsonLines {
+    hostname: String,
+}
+
+impl<S, N> FormatEvent<S, N> for JsonLines
+where
+    S: Subscriber + for<'lookup> LookupSpan<'lookup>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let line = self.line(event).map_err(|_| fmt::Error)?;
+        writer.write_str(std::str::from_utf8(&line).map_err(|_| fmt::Error)?)?;
+        writer.write_char('\n')
+    }
+}
+
+impl JsonLines {
+    fn line(&self, event: &Event<'_>) -> serde_json::Result<Vec<u8>> {
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        let mut line = Vec::with_capacity(256);
+        let mut serializer = serde_json::Serializer::new(&mut line);
+        let mut object = serde::Serializer::serialize_map(&mut serializer, None)?;
+        object.serialize_entry("ts", &format_args!("{:.6}", jiff::Timestamp::now()))?;
+        object.serialize_entry("level", &event.metadata().level().as_str())?;
+        object.serialize_entry("msg", &message.0)?;
+        object.serialize_entry("hostname", &self.hostname)?;
+        let mut fields = Fields {
+            object: &mut object,
+            result: Ok(()),
+        };
+        event.record(&mut fields);
+        fields.result?;
+        object.end()?;
+        Ok(line)
+    }
+}
+
+/// Takes the event's message and nothing else.
+struct Message(String);
+
+impl Visit for Message {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            write!(self.0, "{value:?}").expect("a string can be written to");
+        }
+    }
+}
+
+/// Writes the event's fields, but for its message, into a JSON object. The first error stays.
+struct Fields<'a, M: SerializeMap> {
+    object: &'a mut M,
+    result: Result<(), M::Error>,
+}
+
+impl<M: SerializeMap> Fields<'_, M> {
+    fn entry(&mut self, field: &Field, value: &impl serde::Serialize) {
+        if self.result.is_ok() && field.name() != "message" {
+            self.result = self.object.serialize_entry(field.name(), value);
+        }
+    }
+}
+
+impl<M: SerializeMap> Visit for Fields<'_, M> {
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.entry(field, &value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.entry(field, &value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.entry(field, &value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.entry(field, &value);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.entry(field, &value);
+    }
+
+    /// The error and what caused it, in one text.
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        let mut text = value.to_string();
+        let mut cause = value.source();
+        while let Some(error) = cause {
+            write!(text, ": {error}").expect("a string can be written to");
+            cause = error.source();
+        }
+        self.entry(field, &text);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.entry(field, &format_args!("{value:?}"));
+    }
+}
+
+/// A brake for a line that would repeat: of those within a time one is written, and the next one says how many were not.
+///
+/// ```
+/// use millpond::observe::log::Repeated;
+/// static AWAY: Repeated = Repeated::once_in(std::time::Duration::from_secs(10));
+/// if let Some(suppressed) = AWAY.due() {
+///     tracing::warn!(suppressed, "the shard is away");
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Repeated {
+    pause: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    written: Option<Instant>,
+    suppressed: u64,
+}
+
+impl Repeated {
+    /// At most one line in that time.
+    pub const fn once_in(pause: Duration) -> Self {
+        Self {
+            pause,
+            state: Mutex::new(State {
+                written: None,
+                suppressed: 0,
+            }),
+        }
+    }
+
+    /// `Some` if a line is to be written now: how many were not since the last one.
+    pub fn due(&self) -> Option<u64> {
+        self.due_at(clock::now())
+    }
+
+    fn due_at(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock();
+        if state
+            .written
+            .is_some_and(|written| now.saturating_duration_since(written) < self.pause)
+        {
+            state.suppressed += 1;
+            return None;
+        }
+        state.written = Some(now);
+        Some(std::mem::take(&mut state.suppressed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use std::io;
+    use std::sync::Arc;
+
+    /// What is logged while `work` runs, line by line.
+    fn logged(work: impl FnOnce()) -> Vec<serde_json::Value> {
+        #[derive(Clone, Default)]
+        struct Shared(Arc<Mutex<Vec<u8>>>);
+        impl io::Write for Shared {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let written = Shared::default();
+        let writer = written.clone();
+        let lines = tracing_subscriber::fmt()
+            .event_format(JsonLines {
+                hostname: "box".to_owned(),
+            })
+            .with_writer(move || writer.clone());
+        tracing::subscriber::with_default(lines.finish(), work);
+        let written = String::from_utf8(written.0.lock().clone()).unwrap();
+        written
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_line_is_one_flat_object_with_numbers_as_numbers() {
+        let lines = logged(|| {
+            let error = io::Error::other(InvalidFilter {
+                text: "a=b=c".to_owned(),
+                source: EnvFilter::try_new("a=b=c").unwrap_err(),
+            });
+            let cause = &error as &(dyn Error + 'static);
+            tracing::warn!(
+                partition = 7,
+                offset = u64::MAX,
+                share = 0.5,
+                sql = "select \"x\"\n",
+                done = true,
+                app_id = %"a b",
+                error = cause,
+                "slow {}", "batch"
+            );
+        });
+        let line = &lines[0];
+        assert_eq!(line["level"], "WARN");
+        assert_eq!(line["msg"], "slow batch");
+        assert_eq!(line["hostname"], "box");
+        assert_eq!(line["partition"], 7);
+        assert_eq!(line["offset"], u64::MAX);
+        assert_eq!(line["share"], 0.5);
+        assert_eq!(line["sql"], "select \"x\"\n");
+        assert_eq!(line["done"], true);
+        assert_eq!(line["app_id"], "a b");
+        assert!(
+            line["error"]
+                .as_str()
+                .unwrap()
+                .starts_with("RUST_LOG=\"a=b=c\" is no filter")
+        );
+        assert!(line.get("message").is_none());
+    }
+
+    #[test]
+    fn the_time_is_rfc_3339_in_utc_with_microseconds() {
+        let lines = logged(|| tracing::info!("now"));
+        let text = lines[0]["ts"].as_str().unwrap();
+        assert_eq!(text.len(), "2026-11-21T07:58:55.123456Z".len(), "{text}");
+        let age = jiff::Timestamp::now().duration_since(text.parse().unwrap());
+        assert!(age.as_secs().abs() < 60, "{text}");
+    }
+
+    #[test]
+    fn a_repeated_line_says_how_often_it_was_not_written() {
+        let brake = Repeated::once_in(Duration::from_secs(10));
+        let begin = clock::now();
+        let due = |s| brake.due_at(begin + Duration::from_secs(s));
+        assert_eq!(
+            [due(0), due(1), due(9), due(10), due(11), due(30)],
+            [Some(0), None, None, Some(2), None, Some(1)]
+        );
+    }
+}

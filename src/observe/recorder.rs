@@ -1,0 +1,383 @@
+//! What each thread records about its own work. One writer per counter: a plain load and store, no read-modify-write,
+//! nothing shared on the hot path. Readers (`/metrics`, the summary) sum over the threads.
+
+use crate::dead::Reason;
+use crate::ids::{Partition, ShardIndex};
+use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use crossbeam_utils::CachePadded;
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// The longest value that a histogram keeps apart: an hour, in microseconds. Longer ones count as an hour.
+pub const HISTOGRAM_US_MAX: u64 = 3_600_000_000;
+
+/// A count that goes up, written by one thread and read by any.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Only the counter's one writer may call this.
+    pub fn add(&self, count: u64) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(count),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// The count so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A count that several threads add to; for what is rare.
+#[derive(Debug, Default)]
+pub struct SharedCounter(AtomicU64);
+
+impl SharedCounter {
+    /// Adds, from any thread.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// The count so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A value that goes up and down, written by one thread and read by any.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// Replaces the value.
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value now.
+    pub fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a worker's connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// Waiting for messages.
+    Idle,
+    /// In a statement, or about to send one.
+    Busy,
+    /// No connection; the worker tries again.
+    Down,
+}
+
+/// What one worker records. The worker is the only writer, but for `sent`.
+#[derive(Debug)]
+pub struct WorkerRecorder {
+    /// The core group of the worker.
+    pub group: usize,
+    /// The shard that it writes to.
+    pub shard: ShardIndex,
+    /// Its lane's number within shard and group.
+    pub lane: usize,
+    /// Messages that the poller put into the lane (the poller is the one writer).
+    pub sent: CachePadded<Counter>,
+    /// Messages taken from the lane.
+    pub taken: CachePadded<Counter>,
+    /// Messages finished: applied, replayed, skipped, refused or dead-lettered.
+    pub messages: Counter,
+    /// Rows written.
+    pub rows_written: Counter,
+    /// Messages that needed no row write of their own, because another of the same row and batch had it.
+    pub folded: Counter,
+    /// Messages that the fence showed to be applied already.
+    pub replayed: Counter,
+    /// Folds of which the fence let only the later part through.
+    pub folds_cut: Counter,
+    /// Messages that a rule or `on_missing_row` skipped.
+    pub skipped: Counter,
+    /// Messages dropped because their partition had been given up.
+    pub dropped_dead_epoch: Counter,
+    /// Keys in updates that the wire format doesn't know.
+    pub unknown_keys: Counter,
+    /// Statements sent.
+    pub statements: Counter,
+    /// Batches written.
+    pub batches: Counter,
+    /// Statements that had to be sent again.
+    pub retries: Counter,
+    /// Updates of rows that someone else holds locked, waiting for them.
+    pub parked: Gauge,
+    /// Nanoseconds in which `write_rate_max` held the worker back.
+    pub rate_wait_ns: Counter,
+    /// A [`ConnectionState`].
+    state: Gauge,
+    /// Distributions; locked once a batch.
+    pub histograms: Mutex<Histograms>,
+}
+
+/// Distributions that a worker records: one value a message, folded ones too.
+#[derive(Debug, Clone)]
+pub struct Histograms {
+    /// Microseconds from dispatch to the statement's return.
+    pub apply_us: Histogram<u64>,
+    /// Microseconds from the Kafka timestamp to applied.
+    pub end_to_end_us: Histogram<u64>,
+    /// Rows of a batch.
+    pub batch_rows: Histogram<u64>,
+}
+
+impl Default for Histograms {
+    fn default() -> Self {
+        let microseconds =
+            || Histogram::new_with_bounds(1, HISTOGRAM_US_MAX, 3).expect("valid bounds");
+        Self {
+            apply_us: microseconds(),
+            end_to_end_us: microseconds(),
+            batch_rows: Histogram::new_with_bounds(1, 1_000_000, 3).expect("valid bounds"),
+        }
+    }
+}
+
+impl Histograms {
+    /// Adds another thread's values.
+    pub fn merge(&mut self, other: &Self) {
+        self.apply_us += &other.apply_us;
+        self.end_to_end_us += &other.end_to_end_us;
+        self.batch_rows += &other.batch_rows;
+    }
+}
+
+impl WorkerRecorder {
+    /// All zero.
+    pub fn new(group: usize, shard: ShardIndex, lane: usize) -> Self {
+        Self {
+            group,
+            shard,
+            lane,
+            sent: CachePadded::default(),
+            taken: CachePadded::default(),
+            messages: Counter::default(),
+            rows_written: Counter::default(),
+            folded: Counter::default(),
+            replayed: Counter::default(),
+            folds_cut: Counter::default(),
+            skipped: Counter::default(),
+            dropped_dead_epoch: Counter::default(),
+            unknown_keys: Counter::default(),
+            statements: Counter::default(),
+            batches: Counter::default(),
+            retries: Counter::default(),
+            parked: Gauge::default(),
+            rate_wait_ns: Counter::default(),
+            state: Gauge::default(),
+            histograms: Mutex::default(),
+        }
+    }
+
+    /// Messages waiting in the lane.
+    pub fn lane_depth(&self) -> u64 {
+        self.sent.get().saturating_sub(self.taken.get())
+    }
+
+    /// What the connection is doing.
+    pub fn connection_state(&self) -> ConnectionState {
+        match self.state.get() {
+            0 => ConnectionState::Down,
+            1 => ConnectionState::Idle,
+            _ => ConnectionState::Busy,
+        }
+    }
+
+    /// Says what the connection is doing.
+    pub fn set_connection_state(&self, state: ConnectionState) {
+        self.state.set(match state {
+            ConnectionState::Down => 0,
+            ConnectionState::Idle => 1,
+            ConnectionState::Busy => 2,
+        });
+    }
+}
+
+/// What a poller records about itself.
+#[derive(Debug, Default)]
+pub struct PollerRecorder {
+    /// Messages read from Kafka.
+    pub received: Counter,
+    /// Bytes of their keys and values.
+    pub received_bytes: Counter,
+    /// Messages that became dead letters before they reached a lane.
+    pub dead_lettered: Counter,
+    /// Offset commits sent.
+    pub commits: Counter,
+    /// Offset commits that failed; they are sent again.
+    pub commit_failures: Counter,
+    /// Assignments and revocations served.
+    pub rebalances: Counter,
+    /// Errors in partition queues and of the client.
+    pub errors: Counter,
+    /// Milliseconds since 1970 of the last time that the consumer queue was polled.
+    pub polled_at_ms: Gauge,
+    /// Partitions assigned now.
+    pub partitions: Gauge,
+}
+
+/// What is known of one partition. Written by the poller that has it; values of a partition that this process doesn't have
+/// are stale, and `assigned` says so.
+#[derive(Debug, Default)]
+pub struct PartitionRecorder {
+    /// Whether this process has the partition.
+    pub assigned: AtomicBool,
+    /// Why the partition stands still: 0 no, else an alarm (see [`PartitionAlarm`]).
+    pub alarm: Gauge,
+    /// Messages in memory.
+    pub in_memory_messages: Gauge,
+    /// Their bytes.
+    pub in_memory_bytes: Gauge,
+    /// The next offset that may be committed; -1 for unknown.
+    pub watermark: Gauge,
+    /// The broker's end offset as of the last fetch; -1 for unknown.
+    pub end_offset: Gauge,
+    /// Kafka timestamp (ms) of the first message not yet applied; 0 where nothing is in memory.
+    pub oldest_timestamp_ms: Gauge,
+    /// When that message was dispatched, in ms since 1970; 0 where nothing is in memory.
+    pub oldest_dispatched_ms: Gauge,
+    /// Kafka timestamp (ms) of the newest applied message; 0 for none yet.
+    pub last_applied_timestamp_ms: Gauge,
+}
+
+/// Why a partition stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i64)]
+pub enum PartitionAlarm {
+    /// It doesn't.
+    None = 0,
+    /// Records that were not yet read are gone upstream.
+    RecordsLost = 1,
+    /// A record batch can't be read (checksum, decompression).
+    Unreadable = 2,
+}
+
+impl PartitionRecorder {
+    /// Messages between the watermark and the end; 0 while either is unknown.
+    pub fn lag_messages(&self) -> i64 {
+        let (watermark, end) = (self.watermark.get(), self.end_offset.get());
+        if watermark < 0 || end < 0 {
+            0
+        } else {
+            (end - watermark).max(0)
+        }
+    }
+
+    /// Seconds between now and the Kafka timestamp of the first message not yet applied; 0 without lag.
+    pub fn time_lag_seconds(&self, now_ms: i64) -> f64 {
+        let oldest = match self.oldest_timestamp_ms.get() {
+            0 if self.lag_messages() > 0 => self.last_applied_timestamp_ms.get(),
+            oldest => oldest,
+        };
+        if oldest == 0 {
+            0.0
+        } else {
+            milliseconds_as_seconds((now_ms - oldest).max(0))
+        }
+    }
+}
+
+fn milliseconds_as_seconds(milliseconds: i64) -> f64 {
+    std::time::Duration::from_millis(milliseconds.unsigned_abs()).as_secs_f64()
+}
+
+/// What is known of one shard.
+#[derive(Debug, Default)]
+pub struct ShardRecorder {
+    /// Whether the shard refuses to be written to (schema, rights, breaker); its lanes wait.
+    pub down: AtomicBool,
+    /// Why, for people; empty while up.
+    pub why: Mutex<String>,
+}
+
+/// Everything that is recorded in this process, by owner.
+#[derive(Debug)]
+pub struct Registry {
+    /// When the process began to work.
+    pub started: std::time::Instant,
+    /// One for each worker; workers are added while running.
+    pub workers: Mutex<Vec<Arc<WorkerRecorder>>>,
+    /// One for each core group.
+    pub pollers: Vec<Arc<PollerRecorder>>,
+    /// One for each partition of the topic.
+    pub partitions: Vec<PartitionRecorder>,
+    /// One for each shard.
+    pub shards: Vec<ShardRecorder>,
+    /// Names of the shards, in order.
+    pub shard_names: Vec<String>,
+    /// The shard of each partition.
+    pub shard_of_partition: Vec<ShardIndex>,
+    /// Messages that became dead letters, by reason; counted when the dead letter is in Kafka.
+    pub dead_letters: [SharedCounter; Reason::COUNT],
+    /// Whether every configured part is up and partitions are served: `/readyz`.
+    pub ready: AtomicBool,
+}
+
+impl Registry {
+    /// For a topic and shards of that many parts; all zero.
+    pub fn new(
+        groups: usize,
+        shard_of_partition: Vec<ShardIndex>,
+        shard_names: Vec<String>,
+    ) -> Self {
+        let partitions = shard_of_partition
+            .iter()
+            .map(|_| PartitionRecorder::default())
+            .collect::<Vec<_>>();
+        for partition in &partitions {
+            partition.watermark.set(-1);
+            partition.end_offset.set(-1);
+        }
+        Self {
+            started: crate::clock::now(),
+            workers: Mutex::default(),
+            pollers: (0..groups).map(|_| Arc::default()).collect(),
+            partitions,
+            shards: shard_names
+                .iter()
+                .map(|_| ShardRecorder::default())
+                .collect(),
+            shard_names,
+            shard_of_partition,
+            dead_letters: Default::default(),
+            ready: AtomicBool::new(false),
+        }
+    }
+
+    /// The partition's recorder.
+    pub fn partition(&self, partition: Partition) -> &PartitionRecorder {
+        &self.partitions[partition.index()]
+    }
+
+    /// All workers' distributions in one.
+    pub fn histograms(&self) -> Histograms {
+        let mut all = Histograms::default();
+        for worker in self.workers.lock().iter() {
+            all.merge(&worker.histograms.lock());
+        }
+        all
+    }
+
+    /// The sum of a counter over all workers.
+    pub fn sum(&self, counter: impl Fn(&WorkerRecorder) -> u64) -> u64 {
+        self.workers
+            .lock()
+            .iter()
+            .map(|worker| counter(worker))
+            .sum()
+    }
+
+    /// Messages that became dead letters.
+    pub fn dead_lettered(&self) -> u64 {
+        self.dead_letters.iter().map(SharedCounter::get).sum()
+    }
+}

@@ -1,0 +1,139 @@
+//! What must hold before anything is written: the topic is there with the configured partitions, every shard has the tables,
+//! and the offsets in its rows come from this topic. Kafka or Postgres away: wait, and say for what.
+
+use super::RunError;
+use crate::config::Config;
+use crate::config::checked::Shard;
+use crate::kafka::admin::Admin;
+use crate::sink::connect::connect;
+use crate::sink::schema::{SchemaError, Source, check_source, check_tables};
+use crate::sink::shape::SUBSCRIPTION;
+use crate::sync::{Ordering, SignalFlag};
+use crate::worker::SinkKind;
+use std::time::{Duration, Instant};
+
+/// Each question ends by then.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two tries.
+const RETRY: Duration = Duration::from_millis(500);
+/// Between two lines about the same wait.
+const SAY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// Where offsets come from; `None` for a sink that stores none.
+    pub source: Option<Source>,
+}
+
+/// Why a check didn't pass.
+enum Trouble {
+    Away(String),
+    Wrong(String),
+}
+
+/// Waits for Kafka and every shard, and checks them. `None`: told to stop meanwhile.
+pub fn wait_until_sound(
+    config: &Config,
+    sink: SinkKind,
+    signal: &SignalFlag,
+) -> Result<Option<Checked>, RunError> {
+    let Some(source) = patiently(signal, || source(config))? else {
+        return Ok(None);
+    };
+    if sink != SinkKind::Postgres {
+        return Ok(Some(Checked { source: None }));
+    }
+    for shard in &config.shards {
+        if patiently(signal, || check_shard(shard, &source))?.is_none() {
+            return Ok(None);
+        }
+    }
+    Ok(Some(Checked {
+        source: Some(source),
+    }))
+}
+
+/// Tries until it passes, is found wrong, or the process is told to stop.
+fn patiently<T>(
+    signal: &SignalFlag,
+    mut check: impl FnMut() -> Result<T, Trouble>,
+) -> Result<Option<T>, RunError> {
+    let mut said: Option<Instant> = None;
+    while !signal.load(Ordering::Acquire) {
+        match check() {
+            Ok(found) => return Ok(Some(found)),
+            Err(Trouble::Wrong(why)) => return Err(RunError(why)),
+            Err(Trouble::Away(why)) => {
+                if said.is_none_or(|at| at.elapsed() >= SAY_INTERVAL) {
+                    said = Some(crate::clock::now());
+                    tracing::warn!(error = why, "waiting; trying again until it answers");
+                }
+                std::thread::sleep(RETRY);
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Where the topic's offsets come from, as Kafka tells.
+fn source(config: &Config) -> Result<Source, Trouble> {
+    let kafka = &config.kafka;
+    let admin = Admin::connect(kafka).map_err(|error| Trouble::Away(error.to_string()))?;
+    source_of(&admin, config)
+}
+
+fn source_of(admin: &Admin, config: &Config) -> Result<Source, Trouble> {
+    let kafka = &config.kafka;
+    let partitions = config.partitioner.partitions();
+    match admin.topic_partitions(&kafka.topic, TIMEOUT) {
+        Err(error) => return Err(Trouble::Away(error.to_string())),
+        Ok(None) => {
+            return Err(Trouble::Wrong(format!(
+                "topic {} is not there. Run `millpond init` to make it, or correct kafka.topic",
+                kafka.topic
+            )));
+        }
+        Ok(Some(found)) if found != partitions => {
+            return Err(Trouble::Wrong(format!(
+                "topic {} has {found} partitions, kafka.partitions says {partitions}. An app's partition depends on the \
+                 count: correct kafka.partitions, or, if the topic was repartitioned, drain it and go on with a new topic \
+                 and a raised kafka.incarnation",
+                kafka.topic
+            )));
+        }
+        Ok(Some(_)) => {}
+    }
+    let Some(topic_id) = admin.topic_id(&kafka.topic, TIMEOUT) else {
+        return Err(Trouble::Away(format!(
+            "the brokers don't tell the id of topic {}",
+            kafka.topic
+        )));
+    };
+    Ok(Source {
+        topic: kafka.topic.clone(),
+        topic_id,
+        incarnation: kafka.incarnation,
+        partitions: i32::try_from(partitions).expect("partitions fit Kafka's i32"),
+        shard_map: config.partitioner.shard_map_hash(),
+    })
+}
+
+/// Where the topic's offsets come from; for `init`, right after it made the topic.
+pub fn source_now(admin: &Admin, config: &Config) -> Result<Source, RunError> {
+    source_of(admin, config).map_err(|trouble| match trouble {
+        Trouble::Away(why) | Trouble::Wrong(why) => RunError(why),
+    })
+}
+
+fn check_shard(shard: &Shard, source: &Source) -> Result<(), Trouble> {
+    let named = |why: String| format!("shard {}: {why}", shard.name);
+    let mut client = connect(&shard.postgres, "millpond/check")
+        .map_err(|error| Trouble::Away(named(error.to_string())))?;
+    check_tables(&mut client, &SUBSCRIPTION)
+        .and_then(|()| check_source(&mut client, source))
+        .map_err(|error| match error {
+            SchemaError::Postgres(error) => Trouble::Away(named(error.to_string())),
+            wrong => Trouble::Wrong(named(wrong.to_string())),
+        })
+}

@@ -1,0 +1,257 @@
+//! One core group: its Kafka client, poller, lanes and workers. It is built by the poller's own thread, under the group's
+//! mask of cores, so that librdkafka's threads, the look-up and the workers inherit it; then the poller pins itself.
+
+use super::{RunError, RunOptions, remaining};
+use crate::config::Config;
+use crate::config::checked::PartitionBy;
+use crate::cores;
+use crate::dispatch::{Dispatch, LaneReceiver};
+use crate::ids::ShardIndex;
+use crate::kafka::consumer::{GroupConsumer, Membership};
+use crate::kafka::dead_letters::DeadLetterSender;
+use crate::observe::recorder::WorkerRecorder;
+use crate::poller::lookup::{LookupClient, LookupSettings};
+use crate::poller::{Ended, Poller, PollerSettings, PollerShared};
+use crate::ready::ReadySet;
+use crate::sink::pool::ShardPool;
+use crate::sink::schema::Source;
+use crate::sink::shape::SUBSCRIPTION;
+use crate::sink::shard::ShardConnection;
+use crate::worker::apply::{Applier, Shared};
+use crate::worker::{Worker, WorkerSettings};
+use crossbeam_channel::{Receiver, Sender};
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long workers may take to end once they were told to give up.
+const GIVE_UP_GRACE: Duration = Duration::from_secs(2);
+
+/// Everything that a group is built from.
+pub struct GroupStart {
+    /// Which one.
+    pub number: usize,
+    /// The whole configuration.
+    pub config: Arc<Config>,
+    /// What the run is to do.
+    pub options: RunOptions,
+    /// The consumer group.
+    pub group_name: String,
+    /// Where offsets come from.
+    pub source: Option<Source>,
+    /// Where dead letters go.
+    pub dead_letters: DeadLetterSender,
+    /// What pollers share.
+    pub poller_shared: PollerShared,
+    /// What workers share.
+    pub worker_shared: Shared,
+}
+
+/// A running core group.
+pub struct Group {
+    poller: JoinHandle<()>,
+    ended: Receiver<Ended>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// A thread did not end in time.
+#[derive(Debug)]
+pub struct Stuck;
+
+impl Group {
+    /// Builds and starts a group; returns once its client and threads exist.
+    pub fn start(start: GroupStart) -> Result<Self, RunError> {
+        let number = start.number;
+        let (built, building) = crossbeam_channel::bounded(1);
+        let (end, ended) = crossbeam_channel::bounded(1);
+        let poller = Builder::new()
+            .name(format!("mp-poll-{number}"))
+            .spawn(move || match build(start) {
+                Ok((poller, workers)) => {
+                    let _ = built.send(Ok(workers));
+                    let _ = end.send(poller.run());
+                }
+                Err(error) => {
+                    let _ = built.send(Err(error));
+                }
+            })
+            .map_err(|error| RunError(format!("core group {number}: no thread: {error}")))?;
+        let workers = building
+            .recv()
+            .map_err(|_| RunError(format!("core group {number} panicked while it was built")))??;
+        Ok(Self {
+            poller,
+            ended,
+            workers,
+        })
+    }
+
+    /// Whether the poller has ended.
+    pub fn has_ended(&self) -> bool {
+        self.poller.is_finished()
+    }
+
+    /// Waits for poller and workers. Workers that are still stuck when the poller has ended are told to give up.
+    pub fn join(self, deadline: Instant, giving_up: &Sender<()>) -> Result<Ended, Stuck> {
+        let Ok(ended) = self.ended.recv_timeout(remaining(deadline)) else {
+            let panicked = self.poller.is_finished();
+            return if panicked {
+                Ok(Ended::Failed("a poller panicked".to_owned()))
+            } else {
+                Err(Stuck)
+            };
+        };
+        let mut stuck = false;
+        for worker in self.workers {
+            // Each tells one worker at most; those that are not waiting don't listen.
+            let until = crate::clock::now() + GIVE_UP_GRACE;
+            while !worker.is_finished() && crate::clock::now() < until {
+                let _ = giving_up.try_send(());
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            stuck |= !worker.is_finished();
+        }
+        if stuck { Err(Stuck) } else { Ok(ended) }
+    }
+}
+
+/// Runs on the poller's thread.
+fn build(start: GroupStart) -> Result<(Poller, Vec<JoinHandle<()>>), RunError> {
+    let config = start.config.clone();
+    let cores = config.consumer.core_groups.get(start.number);
+    if let Some(cores) = cores {
+        cores::confine(cores)
+            .map_err(|error| RunError(format!("core group {}: {error}", start.number)))?;
+    }
+    let ready = Arc::new(ReadySet::new(config.partitioner.partitions() as usize));
+    let membership = Membership {
+        group: start.group_name.clone(),
+        client_id: format!("millpond-{}", start.number),
+        partitions: config.partitioner.partitions(),
+    };
+    let consumer = GroupConsumer::join(&config.kafka, &membership, ready.clone())
+        .map_err(|error| RunError(format!("the Kafka client can't be made: {error}")))?;
+    let recorders = recorders(&config, start.number);
+    start
+        .poller_shared
+        .registry
+        .workers
+        .lock()
+        .extend(recorders.iter().flatten().cloned());
+    let (dispatch, lanes) = Dispatch::new(&recorders, config.consumer.batch_rows_max);
+    // Workers leave the first core to the poller, where there is another.
+    if let Some([_, others @ ..]) = cores.map(Vec::as_slice)
+        && !others.is_empty()
+    {
+        cores::confine(others)
+            .map_err(|error| RunError(format!("core group {}: {error}", start.number)))?;
+    }
+    let workers = start_workers(&start, recorders, lanes)?;
+    let settings = LookupSettings {
+        config: config.clone(),
+        source: start.source.clone(),
+    };
+    let lookup = LookupClient::start(start.number, consumer.lookup(), settings, ready.clone())
+        .map_err(|error| RunError(format!("no thread for look-ups: {error}")))?;
+    if let Some([first, ..]) = cores.map(Vec::as_slice)
+        && !cores::pin(*first)
+    {
+        tracing::warn!(
+            core = *first,
+            "the poller can't be pinned; it runs on any core of its group"
+        );
+    }
+    let recorder = start.poller_shared.registry.pollers[start.number].clone();
+    let settings = poller_settings(&config, start.options);
+    let poller = Poller::new(
+        (consumer, ready),
+        dispatch,
+        lookup,
+        start.dead_letters,
+        settings,
+        start.poller_shared,
+        recorder,
+    );
+    Ok((poller, workers))
+}
+
+fn recorders(config: &Config, group: usize) -> Vec<Vec<Arc<WorkerRecorder>>> {
+    let of_shard = |(index, workers): (usize, usize)| {
+        (0..workers)
+            .map(|lane| Arc::new(WorkerRecorder::new(group, ShardIndex(index), lane)))
+            .collect()
+    };
+    config
+        .shards
+        .iter()
+        .map(|shard| shard.workers)
+        .enumerate()
+        .map(of_shard)
+        .collect()
+}
+
+fn start_workers(
+    start: &GroupStart,
+    recorders: Vec<Vec<Arc<WorkerRecorder>>>,
+    lanes: Vec<Vec<LaneReceiver>>,
+) -> Result<Vec<JoinHandle<()>>, RunError> {
+    let config = &start.config;
+    let partitioner =
+        (config.kafka.partition_by == PartitionBy::App).then(|| start.config.partitioner.clone());
+    let settings = WorkerSettings {
+        sink: start.options.sink,
+        baseline: start.options.baseline,
+        batch_rows_max: config.consumer.batch_rows_max,
+        batch_linger: config.consumer.batch_linger,
+        incarnation: config.kafka.incarnation,
+        partitioner: partitioner.map(Arc::new),
+    };
+    let mut threads = Vec::new();
+    for (shard, (recorders, lanes)) in config.shards.iter().zip(recorders.into_iter().zip(lanes)) {
+        let pool = ShardPool::new(shard, start.number)
+            .map_err(|error| RunError(format!("shard {}: {error}", shard.name)))?;
+        for (recorder, lane) in recorders.into_iter().zip(lanes) {
+            let connection =
+                ShardConnection::new(pool.clone(), &SUBSCRIPTION, config.kafka.incarnation);
+            let on_missing_row = config.consumer.on_missing_row;
+            let name = format!(
+                "mp-w{}.{}.{}",
+                start.number, recorder.shard.0, recorder.lane
+            );
+            let applier = Applier::new(
+                connection,
+                &SUBSCRIPTION,
+                on_missing_row,
+                recorder.clone(),
+                &start.worker_shared,
+            );
+            let worker = Worker::new(
+                lane,
+                settings.clone(),
+                applier,
+                start.dead_letters.clone(),
+                recorder,
+            );
+            let thread = Builder::new().name(name).spawn(move || worker.run());
+            threads.push(
+                thread.map_err(|error| RunError(format!("no thread for a worker: {error}")))?,
+            );
+        }
+    }
+    Ok(threads)
+}
+
+fn poller_settings(config: &Config, options: RunOptions) -> PollerSettings {
+    let consumer = &config.consumer;
+    let in_memory_max = consumer.in_memory_max_per_partition;
+    PollerSettings {
+        in_memory_max_per_partition: in_memory_max,
+        in_memory_max_per_process: options.baseline.then(|| u64::from(in_memory_max)),
+        message_max_bytes: consumer.message_max_bytes,
+        commit_interval: (options.sink == crate::worker::SinkKind::Postgres)
+            .then_some(consumer.commit_interval),
+        drain_deadline: consumer.drain_deadline,
+        revoke_deadline: consumer.revoke_deadline,
+        partitioner: Arc::new(config.partitioner.clone()),
+    }
+}

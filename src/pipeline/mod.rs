@@ -1,0 +1,241 @@
+//! The consumer as a whole, and the only room that knows all others: build, start, watch, drain, join.
+//!
+//! - [`checks`]: what must hold before anything is written: topic, tables, where offsets come from
+//! - [`group`]: one core group: a Kafka client, its poller, its workers
+//! - [`progress`]: whether the group has caught up
+//!
+//! End, in this order: 1 the pollers are told to stop; they stop reading, drain, commit and leave the group, and drop their
+//! lanes. 2 Workers end with their lanes; those that are stuck are told to give up. 3 Dead letters that wait are delivered.
+//! Whatever misses its deadline is left behind: the process ends, and what it had in flight is read again.
+
+pub mod checks;
+pub mod group;
+pub mod progress;
+
+use crate::config::Config;
+use crate::kafka::dead_letters::DeadLetters;
+use crate::observe::recorder::{ConnectionState, Registry};
+use crate::observe::summary::Summary;
+use crate::poller::assignment::Budget;
+use crate::poller::{Ended, PollerShared};
+use crate::sink::rate::{WriteRate, WriteRates};
+use crate::sync::{AtomicBool, Ordering, SignalFlag};
+use crate::worker::SinkKind;
+use crate::worker::apply::Shared;
+use group::Group;
+use progress::Target;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often the main thread looks at the others.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+/// How long threads may take to end after their own deadline has passed.
+const JOIN_GRACE: Duration = Duration::from_secs(3);
+
+/// What a run is to do besides its configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct RunOptions {
+    /// Where batches end.
+    pub sink: SinkKind,
+    /// The incident's consumer, for comparison.
+    pub baseline: bool,
+    /// End once what was in the topic at the start is applied.
+    pub until_caught_up: bool,
+}
+
+/// Why a run failed, with what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct RunError(pub String);
+
+/// Runs the consumer until it is told to stop, has caught up, or can't go on. The registry shows what it does meanwhile.
+pub fn run(
+    config: &Arc<Config>,
+    options: RunOptions,
+    registry: &Arc<Registry>,
+    signal: &Arc<SignalFlag>,
+) -> Result<Summary, RunError> {
+    let Some(checked) = checks::wait_until_sound(config, options.sink, signal)? else {
+        return Ok(Summary::of(registry, registry.started.elapsed()));
+    };
+    let began = crate::clock::now();
+    let dead_letters = DeadLetters::start(&config.kafka, registry.clone())
+        .map_err(|error| RunError(format!("the dead letter producer can't start: {error}")))?;
+    let (giving_up, abandon) = crossbeam_channel::bounded(0);
+    let rates = Arc::new(write_rates(config));
+    let stop = Arc::new(AtomicBool::new(false));
+    let poller_shared = PollerShared {
+        registry: registry.clone(),
+        budget: Arc::new(Budget::new(config.consumer.in_memory_bytes_max)),
+        rates: rates.clone(),
+        stop: stop.clone(),
+    };
+    let worker_shared = Shared {
+        rates,
+        registry: registry.clone(),
+        abandon,
+    };
+    let target = options
+        .until_caught_up
+        .then(|| Target::read(config, options.sink))
+        .transpose()?;
+    let group_name = group_name(config, options.sink);
+    let groups = (0..config.consumer.core_groups.len().max(1))
+        .map(|number| {
+            let source = checked.source.clone();
+            let start = group::GroupStart {
+                number,
+                config: config.clone(),
+                options,
+                group_name: group_name.clone(),
+                source,
+                dead_letters: dead_letters.sender(),
+                poller_shared: poller_shared.clone(),
+                worker_shared: worker_shared.clone(),
+            };
+            Group::start(start)
+        })
+        .collect::<Result<Vec<Group>, _>>()?;
+    let failure = watch(&groups, registry, target, signal, &stop);
+    registry.ready.store(false, Ordering::Relaxed);
+    stop.store(true, Ordering::Release);
+    let deadline = crate::clock::now() + config.consumer.drain_deadline + JOIN_GRACE;
+    let mut failures: Vec<String> = failure.into_iter().collect();
+    let mut stuck = false;
+    for group in groups {
+        match group.join(deadline, &giving_up) {
+            Ok(Ended::Stopped) => {}
+            Ok(Ended::Failed(why)) => failures.push(why),
+            Err(group::Stuck) => stuck = true,
+        }
+    }
+    drop(giving_up);
+    let undelivered = dead_letters.stop(JOIN_GRACE);
+    if undelivered > 0 {
+        tracing::warn!(
+            undelivered,
+            "dead letters were not delivered in time; their messages are read again"
+        );
+    }
+    if stuck {
+        tracing::warn!(
+            "a thread missed its deadline and is left behind; what it had in flight is read again"
+        );
+    }
+    failures.dedup();
+    match failures.is_empty() {
+        true => Ok(Summary::of(registry, began.elapsed())),
+        false => Err(RunError(failures.join("; "))),
+    }
+}
+
+/// Waits for a signal, for the target, or for a poller's end. `Some`: why a poller ended by itself.
+fn watch(
+    groups: &[Group],
+    registry: &Registry,
+    mut target: Option<Target>,
+    signal: &SignalFlag,
+    stop: &AtomicBool,
+) -> Option<String> {
+    let mut said_ready = false;
+    loop {
+        if signal.load(Ordering::Acquire) {
+            tracing::info!("told to stop: finishing what is in flight");
+            return None;
+        }
+        if let Some(number) = groups.iter().position(Group::has_ended) {
+            stop.store(true, Ordering::Release);
+            return (!signal.load(Ordering::Acquire))
+                .then(|| format!("core group {number} ended by itself"));
+        }
+        let ready = is_ready(registry);
+        registry.ready.store(ready, Ordering::Relaxed);
+        if ready && !said_ready {
+            said_ready = true;
+            tracing::info!("ready: partitions are served and every connection is up");
+        }
+        if target
+            .as_mut()
+            .is_some_and(|target| target.is_reached(registry))
+        {
+            tracing::info!("caught up with what was in the topic at the start");
+            return None;
+        }
+        std::thread::sleep(WATCH_INTERVAL);
+    }
+}
+
+/// Whether every part is up: pollers poll and have partitions, connections stand, no shard is down.
+fn is_ready(registry: &Registry) -> bool {
+    let polling = registry
+        .pollers
+        .iter()
+        .all(|poller| poller.polled_at_ms.get() > 0);
+    let served = registry
+        .pollers
+        .iter()
+        .any(|poller| poller.partitions.get() > 0);
+    let up = registry
+        .shards
+        .iter()
+        .all(|shard| !shard.down.load(Ordering::Relaxed));
+    let connected = registry
+        .workers
+        .lock()
+        .iter()
+        .all(|worker| worker.connection_state() != ConnectionState::Down);
+    polling && served && up && connected
+}
+
+/// The registry for a configuration.
+pub fn registry(config: &Config) -> Arc<Registry> {
+    let partitions =
+        i32::try_from(config.partitioner.partitions()).expect("partitions fit Kafka's i32");
+    let shards = (0..partitions).map(|at| {
+        config
+            .partitioner
+            .shard_of_partition(crate::ids::Partition(at))
+    });
+    let names = config
+        .shards
+        .iter()
+        .map(|shard| shard.name.clone())
+        .collect();
+    Arc::new(Registry::new(
+        config.consumer.core_groups.len().max(1),
+        shards.collect(),
+        names,
+    ))
+}
+
+fn write_rates(config: &Config) -> WriteRates {
+    let per_shard = config.partitioner.partitions_per_shard();
+    let rate =
+        |max: Option<u32>| max.map(|rows_per_second| WriteRate::new(rows_per_second, per_shard));
+    WriteRates(
+        config
+            .shards
+            .iter()
+            .map(|shard| rate(shard.write_rate_max))
+            .collect(),
+    )
+}
+
+/// Sinks that apply nothing read under a group of their own, which commits nothing.
+fn group_name(config: &Config, sink: SinkKind) -> String {
+    match sink {
+        SinkKind::Postgres => config.kafka.group.clone(),
+        SinkKind::Null | SinkKind::Discard => {
+            format!(
+                "{}.throw-away.{}.{}",
+                config.kafka.group,
+                std::process::id(),
+                crate::clock::wall_ms()
+            )
+        }
+    }
+}
+
+fn remaining(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(crate::clock::now())
+}

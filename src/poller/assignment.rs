@@ -1,0 +1,186 @@
+//! One assigned partition: its queue, its slots and bytes, how far it is. And what all partitions of a process share.
+
+use super::PollerSettings;
+use super::lookup::Start;
+use crate::commit::Tracker;
+use crate::dispatch::Origin;
+use crate::ids::Partition;
+use crate::kafka::native::{Message, PartitionQueue};
+use crate::observe::recorder::PartitionRecorder;
+use crate::ready::ReadySet;
+use crate::sync::{AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// The bytes that messages in memory may take, split evenly over the assigned partitions of all core groups. Bytes of epochs
+/// that were given up count until their last batch is gone.
+#[derive(Debug)]
+pub struct Budget {
+    bytes_max: u64,
+    assigned: AtomicU64,
+    dead_bytes: AtomicU64,
+}
+
+impl Budget {
+    /// A budget of that many bytes.
+    pub fn new(bytes_max: u64) -> Self {
+        Self {
+            bytes_max,
+            assigned: AtomicU64::new(0),
+            dead_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// What one partition may hold now.
+    pub fn share(&self) -> u64 {
+        let alive = self
+            .bytes_max
+            .saturating_sub(self.dead_bytes.load(Ordering::Relaxed));
+        alive / self.assigned.load(Ordering::Relaxed).max(1)
+    }
+
+    /// Partitions came or went.
+    pub fn assigned_changed(&self, by: i64) {
+        if by >= 0 {
+            self.assigned
+                .fetch_add(by.unsigned_abs(), Ordering::Relaxed);
+        } else {
+            self.assigned
+                .fetch_sub(by.unsigned_abs(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// An epoch that was given up while batches still hold its messages.
+#[derive(Debug)]
+pub struct DeadEpoch {
+    origin: Arc<Origin>,
+    bytes: u64,
+}
+
+impl DeadEpoch {
+    /// Whether a batch still holds its messages; if not, its bytes are given back.
+    pub fn is_held(&self, budget: &Budget) -> bool {
+        let held = Arc::strong_count(&self.origin) > 1;
+        if !held {
+            budget.dead_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+        held
+    }
+}
+
+/// An assigned partition in one epoch.
+pub struct Assigned {
+    /// Which one.
+    pub partition: Partition,
+    /// Its slots.
+    pub tracker: Tracker,
+    /// What its messages carry.
+    pub origin: Arc<Origin>,
+    /// Its queue.
+    pub queue: PartitionQueue,
+    /// Messages that were read and found no room. They hold no slot.
+    pub held: VecDeque<Message>,
+    /// The offset that was last sent to be committed.
+    pub committed: i64,
+    /// It stands still, with an alarm: it is not read any more.
+    pub stopped: bool,
+    /// Where reading began, then everything below is finished.
+    finished: i64,
+    /// The consumer's position means something: no error came since the last message.
+    position_is_trusted: bool,
+}
+
+impl Assigned {
+    /// A new epoch that begins at `start`.
+    pub fn new(
+        start: &Start,
+        queue: PartitionQueue,
+        settings: &PollerSettings,
+        ready: &Arc<ReadySet>,
+    ) -> Self {
+        let tracker = Tracker::new(settings.in_memory_max_per_partition);
+        let origin = Origin::new(start.partition, tracker.ring().clone(), ready.clone());
+        Self {
+            partition: start.partition,
+            origin: Arc::new(origin),
+            tracker,
+            queue,
+            held: VecDeque::new(),
+            committed: start.committed.unwrap_or(-1),
+            stopped: start.stopped,
+            finished: start.offset,
+            position_is_trusted: false,
+        }
+    }
+
+    /// Whether a message of that many bytes may come into memory. One message always may.
+    pub fn has_room(tracker: &Tracker, bytes: u64, share: u64) -> bool {
+        tracker.in_flight() == 0 || (tracker.free() > 0 && tracker.bytes() + bytes <= share)
+    }
+
+    /// A message was received: the consumer's position is its offset + 1.
+    pub fn received_message(&mut self) {
+        self.position_is_trusted = true;
+    }
+
+    /// An error was received in place of a message: the consumer's position may have moved past what was not read.
+    pub fn received_error(&mut self) {
+        self.position_is_trusted = false;
+    }
+
+    /// The consumer's position. It counts as finished when nothing is in memory.
+    pub fn reached(&mut self, position: i64) {
+        self.tracker.advance();
+        if self.position_is_trusted && self.tracker.in_flight() == 0 && self.held.is_empty() {
+            self.finished = self.finished.max(position);
+        }
+    }
+
+    /// Everything below this offset is finished.
+    pub fn finished(&self) -> i64 {
+        let watermark = self.tracker.watermark().unwrap_or(self.finished);
+        if self.tracker.in_flight() == 0 {
+            watermark.max(self.finished)
+        } else {
+            watermark
+        }
+    }
+
+    /// The last commit did not arrive.
+    pub fn commit_again(&mut self) {
+        self.committed = -1;
+    }
+
+    /// Gives the epoch up.
+    pub fn into_dead(self, budget: &Budget) -> DeadEpoch {
+        self.origin.kill();
+        let bytes = self.tracker.bytes();
+        budget.dead_bytes.fetch_add(bytes, Ordering::Relaxed);
+        DeadEpoch {
+            origin: self.origin,
+            bytes,
+        }
+    }
+
+    /// Shows how far the partition is.
+    pub fn update_gauges(&self, gauges: &PartitionRecorder, end_offset: Option<i64>) {
+        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        gauges
+            .in_memory_messages
+            .set(number(self.tracker.in_flight()));
+        gauges.in_memory_bytes.set(number(self.tracker.bytes()));
+        gauges.watermark.set(self.finished());
+        gauges.end_offset.set(end_offset.unwrap_or(-1));
+        gauges
+            .last_applied_timestamp_ms
+            .set(self.tracker.applied_timestamp_ms().max(0));
+        let oldest = self.tracker.oldest();
+        gauges
+            .oldest_timestamp_ms
+            .set(oldest.map_or(0, |claim| claim.timestamp_ms.max(0)));
+        gauges
+            .oldest_dispatched_ms
+            .set(oldest.map_or(0, |claim| claim.dispatched_ms));
+    }
+}

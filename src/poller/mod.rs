@@ -1,0 +1,491 @@
+//! A poller: one OS thread per core group, pinned to the group's first core; the group's one Kafka client and its member of
+//! the consumer group.
+//!
+//! Woken by librdkafka's callbacks (a queue is no longer empty, the group has an event), by completions (a partition that was
+//! left unread has room again) and by shutdown; sleeps at most 100 ms. One round: serve the group's events → visit the
+//! ready partitions in turn → flush the lanes → commit what is finished.
+//!
+//! - [`assignment`]: one assigned partition: its queue, its slots, its limits
+//! - [`lookup`]: where partitions begin; asked on a thread of its own, so that the poll loop never waits
+//! - [`receive`]: what a message in hand becomes
+//!
+//! Shutdown: 1 stop reading; nothing new gets a slot. 2 drain: workers finish, at most until the deadline. 3 commit and wait;
+//! afterwards nothing is committed. 4 drop queues, unassign, leave the group.
+
+pub mod assignment;
+pub mod lookup;
+pub mod receive;
+
+use crate::dispatch::Dispatch;
+use crate::ids::Partition;
+use crate::kafka::consumer::{Event, GroupConsumer};
+use crate::kafka::dead_letters::DeadLetterSender;
+use crate::observe::Registry;
+use crate::observe::recorder::PollerRecorder;
+use crate::partitioner::Partitioner;
+use crate::ready::ReadySet;
+use crate::sink::rate::WriteRates;
+use crate::sync::{AtomicBool, Ordering};
+use assignment::{Assigned, Budget, DeadEpoch};
+use lookup::{Answer, LookupClient};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The longest sleep. Bounds how late a round is that nothing woke.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+/// While partitions drain, completions don't wake the poller; it looks this often.
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+/// How often the gauges of partitions are brought up to date.
+const GAUGES_INTERVAL: Duration = Duration::from_millis(200);
+/// Messages that a partition may give in one visit, so that ready partitions are interleaved.
+const QUANTUM: usize = 1024;
+
+/// How a poller works.
+#[derive(Clone, Debug)]
+pub struct PollerSettings {
+    /// Slots of a partition.
+    pub in_memory_max_per_partition: u32,
+    /// The incident's consumer: slots of the whole process, shared by all partitions.
+    pub in_memory_max_per_process: Option<u64>,
+    /// A larger message is a dead letter.
+    pub message_max_bytes: usize,
+    /// How often offsets are committed; `None` for a throw-away group, which commits nothing.
+    pub commit_interval: Option<Duration>,
+    /// How long work in flight may take at shutdown.
+    pub drain_deadline: Duration,
+    /// How long work in flight may take when partitions move.
+    pub revoke_deadline: Duration,
+    /// Which shard a partition is of.
+    pub partitioner: Arc<Partitioner>,
+}
+
+/// What a poller shares with the rest of the process.
+#[derive(Clone)]
+pub struct PollerShared {
+    /// Gauges of partitions.
+    pub registry: Arc<Registry>,
+    /// The bytes that all partitions of the process share.
+    pub budget: Arc<Budget>,
+    /// Bounds on rows per second, which follow the assignment.
+    pub rates: Arc<WriteRates>,
+    /// Set when the process is to end.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// Why a poller ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// Going on would break a guarantee, or the client is of no more use: what to do.
+    Failed(String),
+}
+
+/// Partitions that are to be given up once what is in flight is finished.
+struct Revoking {
+    partitions: Vec<Partition>,
+    deadline: Instant,
+}
+
+/// One poller, to be run on its thread.
+pub struct Poller {
+    consumer: GroupConsumer,
+    ready: Arc<ReadySet>,
+    dispatch: Dispatch,
+    lookup: LookupClient,
+    dead_letters: DeadLetterSender,
+    settings: PollerSettings,
+    shared: PollerShared,
+    recorder: Arc<PollerRecorder>,
+    /// By partition.
+    assigned: Vec<Option<Box<Assigned>>>,
+    revoking: VecDeque<Revoking>,
+    dead_epochs: Vec<DeadEpoch>,
+    commits_due: Instant,
+    gauges_due: Instant,
+    /// The headers of the message in hand.
+    headers: crate::dispatch::Headers,
+}
+
+impl Poller {
+    /// Made on the poller's own thread, by the pipeline.
+    pub fn new(
+        (consumer, ready): (GroupConsumer, Arc<ReadySet>),
+        dispatch: Dispatch,
+        lookup: LookupClient,
+        dead_letters: DeadLetterSender,
+        settings: PollerSettings,
+        shared: PollerShared,
+        recorder: Arc<PollerRecorder>,
+    ) -> Self {
+        let assigned = (0..settings.partitioner.partitions())
+            .map(|_| None)
+            .collect();
+        let now = crate::clock::now();
+        Self {
+            consumer,
+            ready,
+            dispatch,
+            lookup,
+            dead_letters,
+            settings,
+            shared,
+            recorder,
+            assigned,
+            revoking: VecDeque::new(),
+            dead_epochs: Vec::new(),
+            commits_due: now,
+            gauges_due: now,
+            headers: crate::dispatch::Headers::default(),
+        }
+    }
+
+    /// The thread's work, until it is told to stop or can't go on. Leaves the group before it returns.
+    pub fn run(mut self) -> Ended {
+        self.ready.owned_by_this_thread();
+        let mut visits = Vec::new();
+        let ended = loop {
+            if self.shared.stop.load(Ordering::Acquire) {
+                break Ended::Stopped;
+            }
+            if let Err(why) = self.serve_group() {
+                break Ended::Failed(why);
+            }
+            let mut busy = false;
+            self.ready.take(&mut visits);
+            // A moving start, so that no partition is always the first to find room.
+            let start = if visits.is_empty() {
+                0
+            } else {
+                usize::try_from(self.recorder.received.get()).unwrap_or(0) % visits.len()
+            };
+            for at in 0..visits.len() {
+                busy |= self.visit(visits[(start + at) % visits.len()]);
+            }
+            self.dispatch.flush();
+            self.give_up_drained();
+            self.commit_when_due();
+            if !busy {
+                self.ready.sleep(self.sleep_max());
+            }
+        };
+        self.close();
+        ended
+    }
+
+    fn sleep_max(&self) -> Duration {
+        if self.settings.in_memory_max_per_process.is_some() {
+            return Duration::from_millis(1);
+        }
+        if self.revoking.is_empty() {
+            SLEEP_MAX
+        } else {
+            DRAIN_LOOK
+        }
+    }
+
+    /// Serves the consumer queue and the answers of the look-up.
+    fn serve_group(&mut self) -> Result<(), String> {
+        self.recorder.polled_at_ms.set(crate::clock::wall_ms());
+        for event in self.consumer.poll_events() {
+            match event {
+                Event::Assigned(partitions) => {
+                    self.recorder.rebalances.add(1);
+                    tracing::info!(partitions = partitions.len(), "partitions are assigned");
+                    self.lookup.ask(partitions);
+                }
+                Event::Revoked(partitions) => {
+                    self.recorder.rebalances.add(1);
+                    tracing::info!(
+                        partitions = partitions.len(),
+                        "partitions are revoked; finishing what is in flight"
+                    );
+                    let deadline = crate::clock::now() + self.settings.revoke_deadline;
+                    self.revoking.push_back(Revoking {
+                        partitions,
+                        deadline,
+                    });
+                }
+                Event::Lost(partitions) => {
+                    self.recorder.rebalances.add(1);
+                    tracing::warn!(
+                        partitions = partitions.len(),
+                        "partitions are lost to another member"
+                    );
+                    self.give_up(&partitions);
+                    self.unassign(&partitions)?;
+                }
+                Event::Committed(Ok(())) => {}
+                Event::Committed(Err(error)) => {
+                    self.recorder.commit_failures.add(1);
+                    tracing::warn!(error = %error, "an offset commit failed and is sent again");
+                    self.assigned
+                        .iter_mut()
+                        .flatten()
+                        .for_each(|assigned| assigned.commit_again());
+                }
+                Event::Error { error, fatal: true } => {
+                    return Err(format!("the Kafka client can't go on: {error}"));
+                }
+                Event::Error {
+                    error,
+                    fatal: false,
+                } => {
+                    self.recorder.errors.add(1);
+                    tracing::warn!(error = %error, "kafka consumer");
+                }
+            }
+        }
+        while let Some(answer) = self.lookup.answer() {
+            match answer {
+                Answer::Begin(starts) => self.begin(&starts)?,
+                Answer::Stop(why) => return Err(why),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes rings for newly assigned partitions, takes their queues, and lets fetching begin.
+    fn begin(&mut self, starts: &[lookup::Start]) -> Result<(), String> {
+        for start in starts {
+            let index = start.partition.index();
+            if let Some(before) = self.assigned[index].take() {
+                self.bury(*before);
+            }
+            let queue = self.consumer.take_queue(start.partition);
+            let assigned = Assigned::new(start, queue, &self.settings, &self.ready);
+            self.assigned[index] = Some(Box::new(assigned));
+            self.shared.budget.assigned_changed(1);
+            let shard = self
+                .settings
+                .partitioner
+                .shard_of_partition(start.partition);
+            self.shared
+                .rates
+                .of(shard)
+                .inspect(|rate| rate.assigned_changed(1));
+            let gauges = self.shared.registry.partition(start.partition);
+            gauges.watermark.set(start.offset);
+            gauges.alarm.set(start.alarm as i64);
+            gauges.assigned.store(true, Ordering::Relaxed);
+            // Messages may be in the queue before the callback could see it turn from empty.
+            self.ready.mark(start.partition);
+        }
+        self.recorder.partitions.set(
+            self.assigned
+                .iter()
+                .flatten()
+                .count()
+                .try_into()
+                .unwrap_or(i64::MAX),
+        );
+        let offsets: Vec<_> = starts
+            .iter()
+            .map(|start| (start.partition, start.offset))
+            .collect();
+        self.consumer
+            .assign(&offsets)
+            .map_err(|error| format!("assigning partitions failed: {error}"))
+    }
+
+    /// Gives partitions up whose work is finished or whose deadline has passed.
+    fn give_up_drained(&mut self) {
+        while let Some(revoking) = self.revoking.front() {
+            let now = crate::clock::now();
+            let mut in_flight = 0;
+            for partition in &revoking.partitions {
+                if let Some(assigned) = &mut self.assigned[partition.index()] {
+                    assigned.tracker.advance();
+                    in_flight += assigned.tracker.in_flight();
+                }
+            }
+            if in_flight > 0 && now < revoking.deadline {
+                return;
+            }
+            let Revoking { partitions, .. } = self.revoking.pop_front().expect("just seen");
+            if in_flight > 0 {
+                tracing::warn!(
+                    in_flight,
+                    "the revoke deadline has passed; the fence keeps what is in flight harmless"
+                );
+            }
+            self.commit_and_wait(&partitions);
+            self.give_up(&partitions);
+            if let Err(why) = self.unassign(&partitions) {
+                tracing::error!(error = why, "giving partitions up");
+            }
+        }
+    }
+
+    fn is_revoking(&self, partition: Partition) -> bool {
+        self.revoking
+            .iter()
+            .any(|revoking| revoking.partitions.contains(&partition))
+    }
+
+    fn unassign(&mut self, partitions: &[Partition]) -> Result<(), String> {
+        self.consumer
+            .unassign(partitions)
+            .map_err(|error| format!("giving partitions up failed: {error}"))
+    }
+
+    /// Drops everything that belongs to these partitions' epochs. Their messages in lanes are dropped where workers find them.
+    fn give_up(&mut self, partitions: &[Partition]) {
+        for partition in partitions {
+            if let Some(assigned) = self.assigned[partition.index()].take() {
+                self.bury(*assigned);
+            }
+        }
+        self.recorder.partitions.set(
+            self.assigned
+                .iter()
+                .flatten()
+                .count()
+                .try_into()
+                .unwrap_or(i64::MAX),
+        );
+    }
+
+    fn bury(&mut self, assigned: Assigned) {
+        let partition = assigned.partition;
+        self.shared
+            .registry
+            .partition(partition)
+            .assigned
+            .store(false, Ordering::Relaxed);
+        self.shared.budget.assigned_changed(-1);
+        let shard = self.settings.partitioner.shard_of_partition(partition);
+        self.shared
+            .rates
+            .of(shard)
+            .inspect(|rate| rate.assigned_changed(-1));
+        self.dead_epochs
+            .push(assigned.into_dead(&self.shared.budget));
+    }
+
+    /// Commits in the background what is newly finished, and brings the gauges up to date.
+    fn commit_when_due(&mut self) {
+        let now = crate::clock::now();
+        if now >= self.gauges_due {
+            self.gauges_due = now + GAUGES_INTERVAL;
+            self.update_gauges();
+        }
+        if now < self.commits_due {
+            return;
+        }
+        self.commits_due = now + self.settings.commit_interval.unwrap_or(GAUGES_INTERVAL);
+        let offsets = self.committable();
+        if offsets.is_empty() || self.settings.commit_interval.is_none() {
+            return;
+        }
+        match self.consumer.commit(&offsets) {
+            Ok(()) => {
+                self.recorder.commits.add(1);
+                for (partition, offset) in offsets {
+                    if let Some(assigned) = &mut self.assigned[partition.index()] {
+                        assigned.committed = offset;
+                    }
+                }
+            }
+            Err(error) => {
+                self.recorder.commit_failures.add(1);
+                tracing::warn!(error = %error, "an offset commit failed and is sent again");
+            }
+        }
+    }
+
+    /// What is finished beyond the last commit. A partition with nothing in flight is finished up to the consumer's position,
+    /// which is past control records too, so that its lag reaches 0.
+    fn committable(&mut self) -> Vec<(Partition, i64)> {
+        let positions = self.consumer.positions().unwrap_or_default();
+        for (partition, position) in positions {
+            if let Some(assigned) = &mut self.assigned[partition.index()] {
+                assigned.reached(position);
+            }
+        }
+        let mut offsets = Vec::new();
+        for assigned in self.assigned.iter_mut().flatten() {
+            assigned.tracker.advance();
+            let finished = assigned.finished();
+            if finished > assigned.committed {
+                offsets.push((assigned.partition, finished));
+            }
+        }
+        offsets
+    }
+
+    fn commit_and_wait(&mut self, partitions: &[Partition]) {
+        if self.settings.commit_interval.is_none() {
+            return;
+        }
+        let mut offsets = self.committable();
+        offsets.retain(|(partition, _)| partitions.contains(partition));
+        if offsets.is_empty() {
+            return;
+        }
+        self.recorder.commits.add(1);
+        if let Err(error) = self.consumer.commit_and_wait(&offsets) {
+            self.recorder.commit_failures.add(1);
+            tracing::warn!(error = %error, "the last commit failed; what it held is read again and the fence refuses it");
+        }
+    }
+
+    fn update_gauges(&mut self) {
+        self.dead_epochs
+            .retain(|dead| dead.is_held(&self.shared.budget));
+        for assigned in self.assigned.iter_mut().flatten() {
+            assigned.tracker.advance();
+            let end_offset = self.consumer.end_offset(assigned.partition);
+            assigned.update_gauges(
+                self.shared.registry.partition(assigned.partition),
+                end_offset,
+            );
+        }
+    }
+
+    /// Steps 1 to 4 of the shutdown.
+    fn close(mut self) {
+        self.dispatch.flush();
+        let deadline = crate::clock::now() + self.settings.drain_deadline;
+        let all: Vec<Partition> = self
+            .assigned
+            .iter()
+            .flatten()
+            .map(|assigned| assigned.partition)
+            .collect();
+        while crate::clock::now() < deadline {
+            // The membership is kept alive, and what the group says is no longer answered.
+            let _ = self.consumer.poll_events();
+            self.recorder.polled_at_ms.set(crate::clock::wall_ms());
+            for assigned in self.assigned.iter_mut().flatten() {
+                assigned.tracker.advance();
+            }
+            if self
+                .assigned
+                .iter()
+                .flatten()
+                .all(|assigned| assigned.tracker.in_flight() == 0)
+            {
+                break;
+            }
+            std::thread::sleep(DRAIN_LOOK);
+        }
+        self.commit_and_wait(&all);
+        self.update_gauges();
+        self.give_up(&all);
+        if let Err(why) = self.unassign(&all) {
+            tracing::warn!(error = why, "leaving the group");
+        }
+        let Self {
+            consumer,
+            dispatch,
+            lookup,
+            ..
+        } = self;
+        // The look-up thread holds the client too.
+        lookup.stop();
+        drop(dispatch);
+        consumer.close();
+    }
+}

@@ -1,0 +1,222 @@
+//! What a message in hand becomes: a row in a lane's batch, a dead letter, or an alarm.
+
+use super::assignment::Assigned;
+use super::{Poller, QUANTUM};
+use crate::commit::{Claim, Tracker};
+use crate::dead::Reason;
+use crate::dispatch::Arrival;
+use crate::ids::{Partition, SubscriptionId};
+use crate::kafka::consumer::stops_partition;
+use crate::kafka::dead_letters::DeadLetter;
+use crate::kafka::native::Message;
+use crate::observe::recorder::PartitionAlarm;
+use crate::worker::settle::SlotReceipt;
+use std::time::Instant;
+
+impl Poller {
+    /// Reads a ready partition, at most a quantum and as far as it has room. True when there may be more to do at once.
+    pub(super) fn visit(&mut self, partition: Partition) -> bool {
+        if self.is_revoking(partition) {
+            return false;
+        }
+        let Some(mut assigned) = self.assigned[partition.index()].take() else {
+            return false;
+        };
+        let busy = self.visit_assigned(&mut assigned);
+        self.assigned[partition.index()] = Some(assigned);
+        if busy {
+            self.ready.mark(partition);
+        }
+        busy
+    }
+
+    fn visit_assigned(&mut self, assigned: &mut Assigned) -> bool {
+        assigned.tracker.advance();
+        // What was held back came from a read that may have left more.
+        let mut more = !assigned.held.is_empty();
+        if !more && !assigned.stopped {
+            let has_slot = |tracker: &Tracker| tracker.free() > 0;
+            if !has_slot(&assigned.tracker) && assigned.tracker.wait_for_room(has_slot) {
+                return false;
+            }
+            let free = usize::try_from(assigned.tracker.free()).unwrap_or(QUANTUM);
+            let most = free.min(QUANTUM);
+            assigned.held.extend(assigned.queue.read(most));
+            more = assigned.held.len() == most;
+        }
+        let share = self.shared.budget.share();
+        let (now, now_ms) = (crate::clock::now(), crate::clock::wall_ms());
+        let (mut messages, mut bytes) = (0, 0);
+        let mut full = false;
+        while let Some(message) = assigned.held.front() {
+            let length = message_bytes(message);
+            let has_room = |tracker: &Tracker| Assigned::has_room(tracker, length, share);
+            if self.process_is_full(assigned) {
+                full = true;
+                break;
+            }
+            if !has_room(&assigned.tracker) && assigned.tracker.wait_for_room(has_room) {
+                full = true;
+                break;
+            }
+            let message = assigned.held.pop_front().expect("just seen");
+            messages += 1;
+            bytes += length;
+            self.receive(assigned, &message, now, now_ms);
+        }
+        self.recorder.received.add(messages);
+        self.recorder.received_bytes.add(bytes);
+        if full {
+            // A completion marks the partition; the incident's consumer just looks again.
+            return self.settings.in_memory_max_per_process.is_some() && messages > 0;
+        }
+        more
+    }
+
+    /// The incident's consumer: one limit for all partitions of the process.
+    fn process_is_full(&self, visited: &Assigned) -> bool {
+        self.settings.in_memory_max_per_process.is_some_and(|max| {
+            let others = self
+                .assigned
+                .iter()
+                .flatten()
+                .map(|assigned| assigned.tracker.in_flight());
+            let full = others.sum::<u64>() + visited.tracker.in_flight() >= max;
+            if full {
+                self.ready.mark(visited.partition);
+            }
+            full
+        })
+    }
+
+    fn receive(&mut self, assigned: &mut Assigned, message: &Message, now: Instant, now_ms: i64) {
+        if message.error().is_some() {
+            self.receive_error(assigned, message);
+            return;
+        }
+        assigned.received_message();
+        self.headers.clear();
+        message.for_each_header(|name, value| self.headers.push(name, value));
+        let slot = assigned.tracker.claim(Claim {
+            offset: message.offset(),
+            timestamp_ms: message.timestamp_ms(),
+            dispatched_ms: now_ms,
+            bytes: u32::try_from(message_bytes(message)).unwrap_or(u32::MAX),
+        });
+        match judge(message, self.settings.message_max_bytes) {
+            Ok((subscription, key, value)) => {
+                let shard = self
+                    .settings
+                    .partitioner
+                    .shard_of_partition(assigned.partition);
+                let arrival = Arrival {
+                    subscription,
+                    offset: message.offset(),
+                    leader_epoch: message.leader_epoch(),
+                    timestamp_ms: message.timestamp_ms(),
+                    key,
+                    value,
+                    headers: &self.headers,
+                };
+                self.dispatch
+                    .dispatch(shard, &assigned.origin, now, slot, &arrival);
+            }
+            Err((reason, explanation)) => {
+                let mut headers = Vec::new();
+                message.for_each_header(|name, value| {
+                    headers.push((
+                        String::from_utf8_lossy(name).into_owned(),
+                        value.map(Into::into),
+                    ));
+                });
+                self.recorder.dead_lettered.add(1);
+                self.dead_letters.send(DeadLetter {
+                    partition: assigned.partition,
+                    offset: message.offset(),
+                    timestamp_ms: message.timestamp_ms(),
+                    key: message.key().map(Into::into),
+                    value: message.value().map(Into::into),
+                    headers,
+                    reason,
+                    sqlstate: None,
+                    message: explanation,
+                    receipt: SlotReceipt::new(assigned.origin.clone(), slot),
+                });
+            }
+        }
+    }
+
+    /// An error in place of a message takes no slot. Those that say that records are gone or unreadable stop the partition.
+    fn receive_error(&mut self, assigned: &mut Assigned, message: &Message) {
+        let Some(error) = message.error() else { return };
+        assigned.received_error();
+        self.recorder.errors.add(1);
+        let explanation = message
+            .value()
+            .map(String::from_utf8_lossy)
+            .unwrap_or_default();
+        let alarm = stops_partition(error);
+        if alarm == PartitionAlarm::None {
+            tracing::warn!(partition = assigned.partition.0, error = %error, %explanation, "fetching");
+            return;
+        }
+        assigned.stopped = true;
+        self.shared
+            .registry
+            .partition(assigned.partition)
+            .alarm
+            .set(alarm as i64);
+        tracing::error!(
+            partition = assigned.partition.0,
+            offset = message.offset(),
+            error = %error,
+            %explanation,
+            "the partition stops: records that were not applied yet are gone or can't be read. Bring them back, or set \
+             consumer.on_lost_records = \"skip\" and restart to go on behind them"
+        );
+    }
+}
+
+fn message_bytes(message: &Message) -> u64 {
+    let length = |bytes: Option<&[u8]>| bytes.map_or(0, |bytes| bytes.len() as u64);
+    length(message.key()) + length(message.value())
+}
+
+/// Judges what the poller can: size, null, empty, key. Everything else is the worker's.
+fn judge(
+    message: &Message,
+    bytes_max: usize,
+) -> Result<(SubscriptionId, &[u8], &[u8]), (Reason, String)> {
+    let bytes = message_bytes(message);
+    if bytes > bytes_max as u64 {
+        return Err((
+            Reason::TooLarge,
+            format!("{bytes} bytes; consumer.message_max_bytes is {bytes_max}"),
+        ));
+    }
+    let Some(value) = message.value() else {
+        return Err((
+            Reason::Tombstone,
+            "the value is null; rows are not deleted".to_owned(),
+        ));
+    };
+    if value.is_empty() {
+        return Err((Reason::Empty, "the value has no bytes".to_owned()));
+    }
+    let Some(key) = message.key() else {
+        return Err((
+            Reason::MissingId,
+            "the message has no key; it should be the subscription's id".to_owned(),
+        ));
+    };
+    match SubscriptionId::parse(key) {
+        Some(subscription) => Ok((subscription, key, value)),
+        None => Err((
+            Reason::BadId,
+            format!(
+                "the key is no UUID: {}",
+                String::from_utf8_lossy(&key[..key.len().min(80)])
+            ),
+        )),
+    }
+}

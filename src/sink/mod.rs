@@ -1,0 +1,21 @@
+//! The one door to Postgres.
+//!
+//! - [`shape`]: the table's columns and what an update does to each
+//! - [`params`]: a statement's parameters, encoded as Postgres' binary arrays
+//! - [`statement`]: the SQL texts: write, insert, ask, refuse
+//! - [`connect`]: addresses to connections, TLS
+//! - [`pool`]: a shard's connections
+//! - [`shard`]: one worker's connection and what can be asked of it
+//! - [`sqlstate`]: what each error of Postgres asks for
+//! - [`rate`]: the bound on rows per second
+//! - [`schema`]: the tables, and the memory of where their offsets come from
+
+pub mod connect;
+pub mod params;
+pub mod pool;
+pub mod rate;
+pub mod schema;
+pub mod shape;
+pub mod shard;
+pub mod sqlstate;
+pub mod statement;

@@ -1,0 +1,365 @@
+//! One worker's connection to its shard, and what it can be asked to do. Every call is one round trip (refusing is a
+//! transaction), bounded by the session's time limits while the server lives; a server that is frozen holds its worker, and
+//! nothing else.
+
+use super::params::ArrayParam;
+use super::pool::{Manager, ShardPool};
+use super::shape::Shape;
+use super::sqlstate::{Verdict, verdict};
+use super::statement::Touched;
+use crate::dead::Reason;
+use crate::ids::{Partition, Position, RowKey};
+use hashbrown::HashMap;
+use postgres::types::{ToSql, Type};
+use postgres::{Client, Statement};
+use r2d2::PooledConnection;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Rows to be written: the arrays that [`Shape::update`] and [`Shape::insert`] take.
+#[derive(Debug, Default)]
+pub struct WriteBatch {
+    /// Which columns there are arrays for.
+    pub touched: Touched,
+    /// The arrays, in the order of [`Shape::param_types`].
+    pub params: Vec<ArrayParam>,
+    /// Elements of each array.
+    pub rows: usize,
+}
+
+/// What went wrong, with what to do next.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct SinkError {
+    /// What the worker does next.
+    pub verdict: Verdict,
+    /// Postgres' code, if it was Postgres that spoke.
+    pub sqlstate: Option<String>,
+    /// For people: what, where.
+    pub message: String,
+    /// The statement's text, never its values; empty when there was none.
+    pub sql: String,
+}
+
+/// An update that depends on its row's state and was refused.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// Its row.
+    pub key: RowKey,
+    /// Its partition.
+    pub partition: Partition,
+    /// Its position, to which the row's fence is moved.
+    pub position: Position,
+    /// Its Kafka timestamp.
+    pub timestamp_ms: i64,
+    /// Why.
+    pub reason: Reason,
+    /// Postgres' code.
+    pub sqlstate: Option<String>,
+    /// What Postgres said.
+    pub message: String,
+}
+
+/// What the table `refused` remembers of an update.
+#[derive(Clone, Debug)]
+pub struct Remembered {
+    /// The update's offset.
+    pub offset: i64,
+    /// Why it was refused.
+    pub reason: Reason,
+    /// Postgres' code.
+    pub sqlstate: Option<String>,
+    /// What Postgres said.
+    pub message: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Use {
+    Update,
+    Insert,
+}
+
+struct Live {
+    client: PooledConnection<Manager>,
+    prepared: HashMap<(Use, Touched), (Statement, String)>,
+}
+
+/// One worker's connection. Made when first used and after it broke.
+pub struct ShardConnection {
+    pool: ShardPool,
+    shape: &'static Shape,
+    incarnation: i32,
+    live: Option<Live>,
+}
+
+impl ShardConnection {
+    /// Connects when first used.
+    pub fn new(pool: ShardPool, shape: &'static Shape, incarnation: i32) -> Self {
+        Self {
+            pool,
+            shape,
+            incarnation,
+            live: None,
+        }
+    }
+
+    /// Whether there is a connection as far as is known.
+    pub fn is_connected(&self) -> bool {
+        self.live.is_some()
+    }
+
+    /// Connects if there is no connection.
+    pub fn connect(&mut self) -> Result<(), SinkError> {
+        self.live().map(|_| ())
+    }
+
+    /// Writes rows that exist and whose fence is below their first position: how many.
+    pub fn update(&mut self, batch: &WriteBatch) -> Result<u64, SinkError> {
+        self.write(Use::Update, batch)
+    }
+
+    /// Makes the rows that don't exist: how many.
+    pub fn insert(&mut self, batch: &WriteBatch) -> Result<u64, SinkError> {
+        self.write(Use::Insert, batch)
+    }
+
+    fn write(&mut self, which: Use, batch: &WriteBatch) -> Result<u64, SinkError> {
+        let (shape, incarnation) = (self.shape, self.incarnation);
+        let mut params: Vec<&(dyn ToSql + Sync)> = Vec::with_capacity(batch.params.len() + 1);
+        params.extend(
+            batch
+                .params
+                .iter()
+                .map(|param| param as &(dyn ToSql + Sync)),
+        );
+        params.push(&incarnation);
+        let Live { client, prepared } = self.live()?;
+        let at = (which, batch.touched);
+        if !prepared.contains_key(&at) {
+            let sql = match which {
+                Use::Update => shape.update(batch.touched),
+                Use::Insert => shape.insert(batch.touched),
+            };
+            let made = client.prepare_typed(&sql, &shape.prepared_types(batch.touched));
+            let statement = made
+                .map_err(|error| failed(error, &sql))
+                .or_else(|error| self.note(error))?;
+            self.live()?.prepared.insert(at, (statement, sql));
+        }
+        let Live { client, prepared } = self.live()?;
+        let (statement, sql) = &prepared[&at];
+        let written = client
+            .execute(statement, &params)
+            .map_err(|error| failed(error, sql));
+        written.or_else(|error| self.note(error))
+    }
+
+    /// The stored fence of each of these rows; `None` for a row that doesn't exist.
+    pub fn ask(&mut self, keys: &[RowKey]) -> Result<Vec<Option<Position>>, SinkError> {
+        let sql = self.shape.ask();
+        let (apps, subscriptions) = key_params(keys);
+        let rows = self.run(&sql, |client| {
+            client.query_typed(&sql, &typed_keys(&apps, &subscriptions))
+        })?;
+        let mut fences = vec![None; keys.len()];
+        for row in rows {
+            let position = Position {
+                incarnation: row.get(1),
+                leader_epoch: row.get(2),
+                offset: row.get(3),
+            };
+            fences[number(&row)] = Some(position);
+        }
+        Ok(fences)
+    }
+
+    /// Which of these rows nobody else holds locked. Rows that don't exist are not locked.
+    pub fn unlocked(&mut self, keys: &[RowKey]) -> Result<Vec<bool>, SinkError> {
+        let exists = self.ask(keys)?;
+        let sql = self.shape.unlocked();
+        let (apps, subscriptions) = key_params(keys);
+        let rows = self.run(&sql, |client| {
+            client.query_typed(&sql, &typed_keys(&apps, &subscriptions))
+        })?;
+        let mut unlocked: Vec<bool> = exists.iter().map(Option::is_none).collect();
+        for row in rows {
+            unlocked[number(&row)] = true;
+        }
+        Ok(unlocked)
+    }
+
+    /// Remembers a refused update and moves its row's fence, both or neither. False: the fence was there already, so another
+    /// connection has decided about this update.
+    pub fn refuse(&mut self, refusal: &Refusal) -> Result<bool, SinkError> {
+        let move_fence = self.shape.move_fence();
+        let incarnation = self.incarnation;
+        let at =
+            UNIX_EPOCH + Duration::from_millis(u64::try_from(refusal.timestamp_ms).unwrap_or(0));
+        self.run(&move_fence, |client| {
+            let mut transaction = client.transaction()?;
+            let key = (uuid_text(refusal.key.app.0), uuid_text(refusal.key.subscription.0));
+            let moved = transaction.execute_typed(
+                &move_fence,
+                &[
+                    (&key.0, Type::UUID),
+                    (&key.1, Type::UUID),
+                    (&incarnation, Type::INT4),
+                    (&refusal.position.leader_epoch, Type::INT4),
+                    (&refusal.position.offset, Type::INT8),
+                    (&at, Type::TIMESTAMPTZ),
+                ],
+            )?;
+            if moved == 0 {
+                return Ok(false);
+            }
+            transaction.execute_typed(
+                "INSERT INTO refused (incarnation, partition, source_offset, reason, sqlstate, message) \
+                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+                &[
+                    (&incarnation, Type::INT4),
+                    (&refusal.partition.0, Type::INT4),
+                    (&refusal.position.offset, Type::INT8),
+                    (&refusal.reason.as_str(), Type::TEXT),
+                    (&refusal.sqlstate, Type::TEXT),
+                    (&refusal.message, Type::TEXT),
+                ],
+            )?;
+            transaction.commit()?;
+            Ok(true)
+        })
+    }
+
+    /// Those of a partition's updates that were refused before, by a life of this process that may not have sent its dead
+    /// letters.
+    pub fn remembered(
+        &mut self,
+        partition: Partition,
+        offsets: &[i64],
+    ) -> Result<Vec<Remembered>, SinkError> {
+        const SQL: &str = "SELECT source_offset, reason, sqlstate, message FROM refused \
+             WHERE incarnation = $1 AND partition = $2 AND source_offset = ANY($3)";
+        let incarnation = self.incarnation;
+        let rows = self.run(SQL, |client| {
+            client.query_typed(
+                SQL,
+                &[
+                    (&incarnation, Type::INT4),
+                    (&partition.0, Type::INT4),
+                    (&offsets, Type::INT8_ARRAY),
+                ],
+            )
+        })?;
+        let remembered = rows.iter().map(|row| Remembered {
+            offset: row.get(0),
+            reason: Reason::parse(row.get(1)).unwrap_or(Reason::Database),
+            sqlstate: row.get(2),
+            message: row.get(3),
+        });
+        Ok(remembered.collect())
+    }
+
+    fn run<T>(
+        &mut self,
+        sql: &str,
+        call: impl FnOnce(&mut Client) -> Result<T, postgres::Error>,
+    ) -> Result<T, SinkError> {
+        let client = &mut *self.live()?.client;
+        call(client)
+            .map_err(|error| failed(error, sql))
+            .or_else(|error| self.note(error))
+    }
+
+    fn live(&mut self) -> Result<&mut Live, SinkError> {
+        if self.live.is_none() {
+            let client = self.pool.connection().map_err(|message| SinkError {
+                verdict: Verdict::Reconnect,
+                sqlstate: None,
+                message,
+                sql: String::new(),
+            })?;
+            self.live = Some(Live {
+                client,
+                prepared: HashMap::new(),
+            });
+        }
+        Ok(self.live.as_mut().expect("just made"))
+    }
+
+    /// Drops a connection that is of no more use. The pool closes what broke; a healthy connection to a server that
+    /// turned read-only must not come back either, so it is closed here.
+    fn note<T>(&mut self, error: SinkError) -> Result<T, SinkError> {
+        if error.verdict == Verdict::Reconnect
+            && let Some(mut live) = self.live.take()
+        {
+            // Terminating our own backend makes the connection broken, which is how r2d2 learns not to keep it.
+            let _ = live
+                .client
+                .batch_execute("SELECT pg_terminate_backend(pg_backend_pid())");
+        }
+        Err(error)
+    }
+}
+
+fn failed(error: postgres::Error, sql: &str) -> SinkError {
+    let message = match error.as_db_error() {
+        Some(database) => {
+            let detail = database
+                .detail()
+                .map(|detail| format!(" ({detail})"))
+                .unwrap_or_default();
+            format!("{}{detail}", database.message())
+        }
+        None => error.to_string(),
+    };
+    SinkError {
+        verdict: verdict(&error),
+        sqlstate: error.code().map(|code| code.code().to_owned()),
+        message,
+        sql: sql.to_owned(),
+    }
+}
+
+fn key_params(keys: &[RowKey]) -> (ArrayParam, ArrayParam) {
+    let (mut apps, mut subscriptions) = (ArrayParam::of(Type::UUID), ArrayParam::of(Type::UUID));
+    for key in keys {
+        apps.push_uuid(key.app.0);
+        subscriptions.push_uuid(key.subscription.0);
+    }
+    (apps, subscriptions)
+}
+
+fn typed_keys<'a>(
+    apps: &'a ArrayParam,
+    subscriptions: &'a ArrayParam,
+) -> [(&'a (dyn ToSql + Sync), Type); 2] {
+    [(apps, Type::UUID_ARRAY), (subscriptions, Type::UUID_ARRAY)]
+}
+
+/// The index of a row whose first column is its number from 1.
+fn number(row: &postgres::Row) -> usize {
+    usize::try_from(row.get::<_, i32>(0) - 1).expect("numbers begin at 1")
+}
+
+/// A uuid parameter.
+fn uuid_text(bytes: [u8; 16]) -> UuidParam {
+    UuidParam(bytes)
+}
+
+#[derive(Debug)]
+struct UuidParam([u8; 16]);
+
+impl ToSql for UuidParam {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut postgres::types::private::BytesMut,
+    ) -> Result<postgres::types::IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(&self.0);
+        Ok(postgres::types::IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::UUID
+    }
+
+    postgres::types::to_sql_checked!();
+}

@@ -1,0 +1,458 @@
+//! The update and its wire form: one message decoded into what it does to the columns of its row, with text borrowed from
+//! the message wherever it holds no escapes.
+//!
+//! Decoding judges everything that can be judged from the message alone, in a fixed order, so that a replay judges it the
+//! same: size, null, empty, key (the poller's part), then JSON, ids, key, partition, tags, counts, parent, texts.
+
+use crate::dead::Reason;
+use crate::ids::{AppId, Partition, RowKey, SubscriptionId};
+use crate::partitioner::Partitioner;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::{borrow::Cow, fmt};
+
+/// The columns that an update may touch, by their number in the table's shape.
+pub mod column {
+    /// `tags`: merged by name.
+    pub const TAGS: u8 = 0;
+    /// `counts`: added by name.
+    pub const COUNTS: u8 = 1;
+    /// `parent_id`: set.
+    pub const PARENT: u8 = 2;
+    /// `device_type`: set.
+    pub const DEVICE_TYPE: u8 = 3;
+    /// `identifier`: set.
+    pub const IDENTIFIER: u8 = 4;
+}
+
+/// What an update does to one column of its row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change<'a> {
+    /// Sets a name of a merged column to a JSON scalar, or removes it.
+    Merge {
+        /// Which column.
+        column: u8,
+        /// The name within it.
+        name: Cow<'a, str>,
+        /// The value's JSON text; `None` removes the name.
+        value: Option<&'a str>,
+    },
+    /// Adds to a name of an added column.
+    Add {
+        /// Which column.
+        column: u8,
+        /// The name within it.
+        name: Cow<'a, str>,
+        /// What to add.
+        delta: i64,
+    },
+    /// Replaces a set column.
+    Set {
+        /// Which column.
+        column: u8,
+        /// The value; `None` for NULL.
+        value: Option<SetValue<'a>>,
+    },
+}
+
+/// A value of a set column.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SetValue<'a> {
+    /// For a uuid column.
+    Uuid([u8; 16]),
+    /// For a text column.
+    Text(Cow<'a, str>),
+}
+
+/// A decoded message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Update<'a> {
+    /// The row.
+    pub key: RowKey,
+    /// What happens to its columns. A name comes once for each column.
+    pub changes: Vec<Change<'a>>,
+    /// Keys that the wire format doesn't know; they were left out.
+    pub unknown_keys: u32,
+}
+
+/// Why a message can't be applied, ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The dead letter's reason.
+    pub reason: Reason,
+    /// What was wrong, for people.
+    pub message: String,
+}
+
+impl Rejection {
+    /// A rejection with its explanation.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// Where a message was found, which its content must agree with.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The subscription that the Kafka key names.
+    pub subscription: SubscriptionId,
+    /// The partition that it was read from.
+    pub partition: Partition,
+    /// The rule that says where it belongs; `None` trusts the producer.
+    pub partitioner: Option<&'a Partitioner>,
+}
+
+/// A longer number is refused: Postgres' numeric ends at some length, and no sane tag comes near.
+const NUMBER_LENGTH_MAX: usize = 128;
+
+/// Decodes the value of a message.
+pub fn decode<'a>(value: &'a [u8], place: &Place<'_>) -> Result<Update<'a>, Rejection> {
+    let text = std::str::from_utf8(value).map_err(|error| {
+        Rejection::new(Reason::NotJson, format!("the value is not UTF-8: {error}"))
+    })?;
+    let has_escapes = value.contains(&b'\\');
+    let fields = match serde_json::from_str::<Fields<'a>>(text) {
+        _ if has_escapes && has_lone_surrogate(value) => {
+            return Err(Rejection::new(
+                Reason::BadText,
+                "the value holds half of a surrogate pair",
+            ));
+        }
+        Ok(fields) => fields,
+        Err(error) => {
+            return Err(Rejection::new(
+                Reason::NotJson,
+                format!("the value is no JSON object: {error}"),
+            ));
+        }
+    };
+    let app = AppId(uuid(fields.app_id, "app_id")?);
+    let subscription = SubscriptionId(uuid(fields.subscription_id, "subscription_id")?);
+    if subscription != place.subscription {
+        let message = format!(
+            "the key names subscription {}, the value {subscription}",
+            place.subscription
+        );
+        return Err(Rejection::new(Reason::KeyMismatch, message));
+    }
+    if let Some(partitioner) = place.partitioner {
+        let home = partitioner.partition_of(app);
+        if home != place.partition {
+            let message = format!(
+                "app {app} belongs on partition {home}; it was on {}",
+                place.partition
+            );
+            return Err(Rejection::new(Reason::WrongPartition, message));
+        }
+    }
+    let mut changes = Vec::new();
+    if let Some(tags) = fields.tags {
+        read_tags(tags.get(), &mut changes)?;
+    }
+    if let Some(counts) = fields.counts {
+        read_counts(counts.get(), &mut changes)?;
+    }
+    if let Some(parent) = fields.parent_id {
+        changes.push(read_parent(parent.get(), subscription)?);
+    }
+    for (field, column, name) in [
+        (fields.device_type, column::DEVICE_TYPE, "device_type"),
+        (fields.identifier, column::IDENTIFIER, "identifier"),
+    ] {
+        if let Some(raw) = field {
+            changes.push(Change::Set {
+                column,
+                value: read_text(raw.get(), name)?,
+            });
+        }
+    }
+    Ok(Update {
+        key: RowKey { app, subscription },
+        changes,
+        unknown_keys: fields.unknown_keys,
+    })
+}
+
+/// The top level of a value, each field still as JSON text. A key that comes twice: the last wins.
+#[derive(Default)]
+struct Fields<'a> {
+    app_id: Option<&'a RawValue>,
+    subscription_id: Option<&'a RawValue>,
+    tags: Option<&'a RawValue>,
+    counts: Option<&'a RawValue>,
+    parent_id: Option<&'a RawValue>,
+    device_type: Option<&'a RawValue>,
+    identifier: Option<&'a RawValue>,
+    unknown_keys: u32,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Of;
+        impl<'de> Visitor<'de> for Of {
+            type Value = Fields<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Fields::default();
+                while let Some(Text(key)) = map.next_key()? {
+                    let field = match key.as_ref() {
+                        "app_id" => &mut fields.app_id,
+                        "subscription_id" => &mut fields.subscription_id,
+                        "tags" => &mut fields.tags,
+                        "counts" => &mut fields.counts,
+                        "parent_id" => &mut fields.parent_id,
+                        "device_type" => &mut fields.device_type,
+                        "identifier" => &mut fields.identifier,
+                        _ => {
+                            fields.unknown_keys += 1;
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    *field = Some(map.next_value()?);
+                }
+                Ok(fields)
+            }
+        }
+        deserializer.deserialize_map(Of)
+    }
+}
+
+/// A JSON string, borrowed unless it holds escapes.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Of;
+        impl<'de> Visitor<'de> for Of {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Of)
+    }
+}
+
+/// A JSON object as its entries in order, names unescaped, values as JSON text.
+struct Entries<'a>(Vec<(Cow<'a, str>, &'a str)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Of;
+        impl<'de> Visitor<'de> for Of {
+            type Value = Entries<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<'de>, A::Error> {
+                let mut entries: Vec<(Cow<'de, str>, &'de str)> = Vec::with_capacity(4);
+                while let Some((Text(name), value)) =
+                    map.next_entry::<Text<'de>, &'de RawValue>()?
+                {
+                    // A name that comes twice: the last wins. Few names, so looking through them is cheapest.
+                    match entries.iter_mut().find(|(before, _)| *before == name) {
+                        Some(entry) => entry.1 = value.get(),
+                        None => entries.push((name, value.get())),
+                    }
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Of)
+    }
+}
+
+fn uuid(field: Option<&RawValue>, name: &str) -> Result<[u8; 16], Rejection> {
+    let Some(raw) = field.map(RawValue::get).filter(|raw| *raw != "null") else {
+        return Err(Rejection::new(
+            Reason::MissingId,
+            format!("{name} is missing"),
+        ));
+    };
+    parse_uuid(raw).ok_or_else(|| {
+        Rejection::new(
+            Reason::BadId,
+            format!("{name} is no UUID: {}", shortened(raw)),
+        )
+    })
+}
+
+fn parse_uuid(raw: &str) -> Option<[u8; 16]> {
+    let text: Cow<'_, str> = match raw.strip_prefix('"')?.strip_suffix('"')? {
+        plain if !plain.contains('\\') => Cow::Borrowed(plain),
+        _ => Cow::Owned(serde_json::from_str(raw).ok()?),
+    };
+    AppId::parse(text.as_bytes()).map(|id| id.0)
+}
+
+fn entries<'a>(
+    raw: &'a str,
+    reason: Reason,
+    what: &str,
+) -> Result<Vec<(Cow<'a, str>, &'a str)>, Rejection> {
+    match serde_json::from_str::<Entries<'a>>(raw) {
+        Ok(Entries(entries)) => Ok(entries),
+        Err(_) => Err(Rejection::new(
+            reason,
+            format!("{what} is no object: {}", shortened(raw)),
+        )),
+    }
+}
+
+/// Judges all values before any text, as `bad-tags` comes before `bad-text`.
+fn read_tags<'a>(raw: &'a str, changes: &mut Vec<Change<'a>>) -> Result<(), Rejection> {
+    let entries = entries(raw, Reason::BadTags, "tags")?;
+    for (name, value) in &entries {
+        let fine = match value.as_bytes()[0] {
+            b'{' | b'[' => false,
+            b'-' | b'0'..=b'9' => {
+                value.len() <= NUMBER_LENGTH_MAX && value.parse::<f64>().is_ok_and(f64::is_finite)
+            }
+            _ => true,
+        };
+        if !fine {
+            let message = format!(
+                "tag {name:?} is no string, number or boolean: {}",
+                shortened(value)
+            );
+            return Err(Rejection::new(Reason::BadTags, message));
+        }
+    }
+    for (name, value) in entries {
+        storable(&name, "a tag's name")?;
+        if value.starts_with('"') && value.contains("\\u0000") && unescaped(value).contains('\0') {
+            return Err(nul("a tag's value"));
+        }
+        let value = (value != "null" && value != "\"\"").then_some(value);
+        changes.push(Change::Merge {
+            column: column::TAGS,
+            name,
+            value,
+        });
+    }
+    Ok(())
+}
+
+fn read_counts<'a>(raw: &'a str, changes: &mut Vec<Change<'a>>) -> Result<(), Rejection> {
+    for (name, value) in entries(raw, Reason::BadCounts, "counts")? {
+        let Ok(delta) = value.parse::<i64>() else {
+            let message = format!("count {name:?} is no 64-bit integer: {}", shortened(value));
+            return Err(Rejection::new(Reason::BadCounts, message));
+        };
+        changes.push(Change::Add {
+            column: column::COUNTS,
+            name,
+            delta,
+        });
+    }
+    for change in changes.iter() {
+        if let Change::Add { name, .. } = change {
+            storable(name, "a count's name")?;
+        }
+    }
+    Ok(())
+}
+
+fn read_parent<'a>(raw: &str, subscription: SubscriptionId) -> Result<Change<'a>, Rejection> {
+    if raw == "null" {
+        return Ok(Change::Set {
+            column: column::PARENT,
+            value: None,
+        });
+    }
+    match parse_uuid(raw) {
+        None => Err(Rejection::new(
+            Reason::BadId,
+            format!("parent_id is no UUID: {}", shortened(raw)),
+        )),
+        Some(id) if id == subscription.0 => Err(Rejection::new(
+            Reason::SelfParent,
+            "parent_id names the row itself",
+        )),
+        Some(id) => Ok(Change::Set {
+            column: column::PARENT,
+            value: Some(SetValue::Uuid(id)),
+        }),
+    }
+}
+
+fn read_text<'a>(raw: &'a str, name: &str) -> Result<Option<SetValue<'a>>, Rejection> {
+    if raw == "null" {
+        return Ok(None);
+    }
+    let Ok(Text(text)) = serde_json::from_str::<Text<'a>>(raw) else {
+        return Err(Rejection::new(
+            Reason::BadText,
+            format!("{name} is no text: {}", shortened(raw)),
+        ));
+    };
+    storable(&text, name)?;
+    Ok(Some(SetValue::Text(text)))
+}
+
+fn storable(text: &str, what: &str) -> Result<(), Rejection> {
+    if text.contains('\0') {
+        Err(nul(what))
+    } else {
+        Ok(())
+    }
+}
+
+fn nul(what: &str) -> Rejection {
+    Rejection::new(
+        Reason::BadText,
+        format!("{what} holds a NUL character, which Postgres can't store"),
+    )
+}
+
+fn unescaped(raw: &str) -> String {
+    serde_json::from_str(raw).expect("a JSON string without lone surrogates")
+}
+
+fn shortened(text: &str) -> &str {
+    let end = text
+        .char_indices()
+        .map(|(at, _)| at)
+        .nth(80)
+        .unwrap_or(text.len());
+    &text[..end]
+}
+
+/// Whether an escape names half of a surrogate pair without its other half. Postgres refuses such text.
+fn has_lone_surrogate(text: &[u8]) -> bool {
+    let unit = |at: usize| {
+        let escape = text.get(at..at + 6)?;
+        let digits = escape.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let mut at = 0;
+    while at < text.len() {
+        if text[at] != b'\\' {
+            at += 1;
+            continue;
+        }
+        match unit(at) {
+            Some(0xd800..=0xdbff) if matches!(unit(at + 6), Some(0xdc00..=0xdfff)) => at += 12,
+            Some(0xd800..=0xdfff) => return true,
+            Some(_) => at += 6,
+            None => at += 2,
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+#[path = "update_tests.rs"]
+mod tests;

@@ -1,0 +1,9 @@
+//! placeholder
+mod audit;
+mod entry;
+mod json;
+mod judge;
+mod letters;
+mod report;
+mod state;
+mod stored;

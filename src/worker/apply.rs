@@ -1,0 +1,399 @@
+//! Writing folds to the shard until each of their messages has an outcome.
+//!
+//! A part of the batch is written by one statement. Rows that it didn't write are made, or asked for their fence: what lies at
+//! or below the fence contributes nothing, the rest is sent again. Errors are sorted by [`Verdict`]: data errors and
+//! locks are narrowed down to the row, everything else is tried again, for ever, while the epoch lives.
+
+use super::SinkKind;
+use super::encode::Encoder;
+use super::fold::{Dead, Fold, Folds, Outcome};
+use super::patience::Patience;
+use super::refuse::Refusals;
+use crate::config::checked::OnMissingRow;
+use crate::dispatch::Origin;
+use crate::fault;
+use crate::ids::{Partition, RowKey, ShardIndex};
+use crate::observe::recorder::{ConnectionState, WorkerRecorder};
+use crate::sink::rate::WriteRates;
+use crate::sink::shape::Shape;
+use crate::sink::shard::{ShardConnection, SinkError};
+use crate::sink::sqlstate::Verdict;
+use hashbrown::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// How often a part is asked about and sent again before it counts as an error like others. Each round means that another
+/// connection moved a row in between, so more than two or three say that something is wrong.
+const ROUNDS_MAX: usize = 16;
+
+/// What a worker writes with.
+pub struct Applier {
+    pub(super) connection: ShardConnection,
+    pub(super) shard: ShardIndex,
+    encoder: Encoder,
+    on_missing_row: OnMissingRow,
+    /// Whether the last batches mostly made rows: then rows are made first and updated after.
+    makes_rows: bool,
+    rates: Arc<WriteRates>,
+    pub(super) recorder: Arc<WorkerRecorder>,
+    pub(super) patience: Patience,
+    pub(super) refusals: Refusals,
+}
+
+/// What the workers of a shard share with the rest of the process.
+#[derive(Clone)]
+pub struct Shared {
+    /// Bounds on rows per second.
+    pub rates: Arc<WriteRates>,
+    /// What is known of all shards.
+    pub registry: Arc<crate::observe::Registry>,
+    /// Disconnected when the process gives up on what is in flight.
+    pub abandon: crossbeam_channel::Receiver<()>,
+}
+
+/// The origin of each message of a batch, by its number.
+pub type Origins<'a> = &'a [&'a Arc<Origin>];
+
+impl Applier {
+    /// For one worker.
+    pub fn new(
+        connection: ShardConnection,
+        shape: &'static Shape,
+        on_missing_row: OnMissingRow,
+        recorder: Arc<WorkerRecorder>,
+        shared: &Shared,
+    ) -> Self {
+        Self {
+            connection,
+            shard: recorder.shard,
+            encoder: Encoder::new(shape),
+            on_missing_row,
+            makes_rows: false,
+            rates: shared.rates.clone(),
+            patience: Patience::new(shared, &recorder),
+            refusals: Refusals::default(),
+            recorder,
+        }
+    }
+
+    /// Connects, however long it takes.
+    pub fn connect(&mut self) {
+        while let Err(error) = self.connection.connect() {
+            self.patience.wait(&error);
+            if self.patience.is_exhausted() {
+                return;
+            }
+        }
+    }
+
+    /// Whether there is a connection as far as is known.
+    pub fn is_connected(&self) -> bool {
+        self.connection.is_connected()
+    }
+
+    /// What an idle worker's connection is.
+    pub fn connection_state(&self, sink: SinkKind) -> ConnectionState {
+        match sink {
+            SinkKind::Postgres if !self.is_connected() => ConnectionState::Down,
+            _ => ConnectionState::Idle,
+        }
+    }
+
+    /// Gives every message of the folds an outcome, however long it takes. Returns the rows that are locked by somebody
+    /// else; their messages have the outcome [`Outcome::Parked`]. Stops early, with messages left open, only when the
+    /// process gives up.
+    pub fn apply(&mut self, folds: &mut Folds<'_>, origins: Origins<'_>) -> Vec<RowKey> {
+        let mut parts = vec![folds.folds.clone()];
+        let mut parked = Vec::new();
+        while let Some(part) = parts.pop() {
+            let part = drop_dead_epochs(folds, part, origins);
+            let part = keep_behind_parked(folds, part, &parked);
+            if part.is_empty() {
+                continue;
+            }
+            match self.write(folds, &part) {
+                Ok(()) => self.patience.succeeded(),
+                Err(error) => self.answer(folds, part, &error, &mut parts, &mut parked),
+            }
+            if self.patience.is_exhausted() {
+                break;
+            }
+        }
+        parked
+    }
+
+    /// Decides what follows an error: pushes what is to be written next.
+    fn answer(
+        &mut self,
+        folds: &mut Folds<'_>,
+        part: Vec<Fold>,
+        error: &SinkError,
+        parts: &mut Vec<Vec<Fold>>,
+        parked: &mut Vec<RowKey>,
+    ) {
+        self.recorder.retries.add(1);
+        match error.verdict {
+            Verdict::Data if part.len() == 1 => {
+                let unfolded = folds.unfolded(&part[0]);
+                if unfolded.len() > 1 {
+                    // In order: the last pushed is the first written.
+                    parts.extend(unfolded.into_iter().rev().map(|fold| vec![fold]));
+                } else if !self.refuse(folds, &part[0], error) {
+                    parts.push(part);
+                }
+            }
+            Verdict::Data => push_halves(part, parts),
+            Verdict::Canceled if part.len() > 1 => push_halves(part, parts),
+            Verdict::Locked => {
+                let free = self.set_locked_aside(folds, part, error, parked);
+                if !free.is_empty() {
+                    parts.push(free);
+                }
+            }
+            Verdict::Canceled | Verdict::Again | Verdict::Reconnect | Verdict::ShardDown => {
+                self.patience.wait(error);
+                parts.push(part);
+            }
+        }
+    }
+
+    /// Writes one part. `Ok`: each of its messages has an outcome.
+    fn write(&mut self, folds: &mut Folds<'_>, part: &[Fold]) -> Result<(), SinkError> {
+        let mut open = part.to_vec();
+        for _ in 0..ROUNDS_MAX {
+            let batch = match self.encoder.encode(folds, &open) {
+                Ok(batch) => batch,
+                Err(overflow) => {
+                    let alone = open.remove(overflow.index);
+                    for fold in folds.unfolded(&alone) {
+                        self.write_unfolded(folds, fold)?;
+                    }
+                    if open.is_empty() {
+                        return Ok(());
+                    }
+                    continue;
+                }
+            };
+            if let Some(rate) = self.rates.of(self.shard) {
+                let waited = self.patience.hold_back(rate.take(open.len()));
+                self.recorder.rate_wait_ns.add(waited);
+            }
+            let rows = batch.rows as u64;
+            let mut written = 0;
+            // Rows are updated or made; each of the two leaves alone what the other is for.
+            for makes_rows in [self.makes_rows, !self.makes_rows] {
+                if written == rows || (makes_rows && self.on_missing_row == OnMissingRow::Skip) {
+                    continue;
+                }
+                let count = match makes_rows {
+                    true => self.connection.insert(batch)?,
+                    false => self.connection.update(batch)?,
+                };
+                self.recorder.statements.add(1);
+                self.recorder.rows_written.add(count);
+                written += count;
+                if count * 2 > rows {
+                    self.makes_rows = makes_rows;
+                }
+            }
+            fault::crash_point("after-write");
+            if written == rows {
+                open.iter()
+                    .for_each(|fold| folds.note(fold, || Outcome::Applied));
+                return Ok(());
+            }
+            open = self.ask(folds, &open, written)?;
+            if open.is_empty() {
+                return Ok(());
+            }
+        }
+        Err(SinkError {
+            verdict: Verdict::Again,
+            sqlstate: None,
+            message: format!("rows were moved by another connection {ROUNDS_MAX} times in a row"),
+            sql: String::new(),
+        })
+    }
+
+    /// Writes one update of a fold that had to be taken apart; a data error refuses it here, so that the next can go on.
+    fn write_unfolded(&mut self, folds: &mut Folds<'_>, fold: Fold) -> Result<(), SinkError> {
+        match self.write(folds, std::slice::from_ref(&fold)) {
+            Err(error) if error.verdict == Verdict::Data => {
+                while !self.refuse(folds, &fold, &error) && !self.patience.is_exhausted() {}
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Asks rows that may not have been written for their fences. Returns what is left to write.
+    fn ask(
+        &mut self,
+        folds: &mut Folds<'_>,
+        asked: &[Fold],
+        written: u64,
+    ) -> Result<Vec<Fold>, SinkError> {
+        let keys: Vec<RowKey> = asked.iter().map(|fold| fold.key).collect();
+        let fences = self.connection.ask(&keys)?;
+        let mut left = Vec::new();
+        let mut covered = Vec::new();
+        let mut replayed = Vec::new();
+        for (fold, fence) in asked.iter().zip(fences) {
+            match fence {
+                None if self.on_missing_row == OnMissingRow::Skip => {
+                    folds.note(fold, || Outcome::Skipped)
+                }
+                None => left.push(fold.clone()),
+                Some(fence) => {
+                    let (below, above) = folds.cut(fold, fence);
+                    if let Some(above) = above {
+                        if !below.is_empty() {
+                            self.recorder.folds_cut.add(1);
+                            note_replayed(folds, &below);
+                            replayed.extend(below);
+                        }
+                        left.push(above);
+                    } else {
+                        covered.push(below);
+                    }
+                }
+            }
+        }
+        // A row at its fold's fence was written just now or before; only their numbers tell which.
+        let written = usize::try_from(written)
+            .unwrap_or(usize::MAX)
+            .min(covered.len());
+        let replays = covered.len() - written;
+        for below in &covered[..replays] {
+            note_replayed(folds, below);
+            replayed.extend(below);
+        }
+        for index in covered[replays..].iter().flatten() {
+            note(folds, *index, Outcome::Applied);
+        }
+        if replays > 0 {
+            // Any of them may be the ones that were covered before.
+            replayed.extend(covered[replays..].iter().flatten());
+        }
+        self.remember_refused(folds, &replayed)?;
+        Ok(left)
+    }
+
+    /// Finds out which rows are locked; notes their messages as parked and returns the other folds.
+    fn set_locked_aside(
+        &mut self,
+        folds: &mut Folds<'_>,
+        part: Vec<Fold>,
+        error: &SinkError,
+        parked: &mut Vec<RowKey>,
+    ) -> Vec<Fold> {
+        let keys: Vec<RowKey> = part.iter().map(|fold| fold.key).collect();
+        let unlocked = match self.connection.unlocked(&keys) {
+            Ok(unlocked) => unlocked,
+            // The whole table is locked, or the connection broke.
+            Err(error) => {
+                self.patience.wait(&error);
+                return part;
+            }
+        };
+        if unlocked.iter().all(|unlocked| *unlocked) {
+            // The lock is gone again, or it is one that isn't on a row.
+            self.patience.wait(error);
+            return part;
+        }
+        let mut free = Vec::with_capacity(part.len());
+        for (fold, unlocked) in part.into_iter().zip(unlocked) {
+            if unlocked {
+                free.push(fold);
+            } else {
+                tracing::warn!(
+                    shard = %self.patience.shard(),
+                    app_id = %fold.key.app,
+                    subscription_id = %fold.key.subscription,
+                    "the row is locked by another session; its updates wait, others go on"
+                );
+                folds.note(&fold, || Outcome::Parked);
+                parked.push(fold.key);
+            }
+        }
+        free
+    }
+
+    /// Which of these rows nobody else holds locked; none when the shard can't be asked.
+    pub fn unlocked(&mut self, keys: &[RowKey]) -> Vec<bool> {
+        self.connection
+            .unlocked(keys)
+            .unwrap_or_else(|_| vec![false; keys.len()])
+    }
+
+    /// Encodes the folds and sends nothing: the null sink.
+    pub fn encode_only(&mut self, folds: &mut Folds<'_>) {
+        let all = folds.folds.clone();
+        let rows = self
+            .encoder
+            .encode(folds, &all)
+            .map_or(all.len(), |batch| batch.rows);
+        self.recorder.rows_written.add(rows as u64);
+        all.iter()
+            .for_each(|fold| folds.note(fold, || Outcome::Applied));
+    }
+}
+
+/// Notes messages of partitions that are no longer ours, and returns the folds that still are.
+///
+/// A partition that was lost and regained within the batch is left alone: its later messages may be duplicates of the
+/// earlier ones and share their fate. Writing what a dead epoch holds is harmless anyway, by the fence.
+fn drop_dead_epochs(folds: &mut Folds<'_>, part: Vec<Fold>, origins: Origins<'_>) -> Vec<Fold> {
+    if fault::mutant("dead-epochs-not-dropped") || origins.iter().all(|origin| origin.is_live()) {
+        return part;
+    }
+    let mut epochs: HashMap<Partition, HashSet<*const Origin>> = HashMap::new();
+    for origin in origins {
+        epochs
+            .entry(origin.partition)
+            .or_default()
+            .insert(Arc::as_ptr(origin));
+    }
+    let (live, dead): (Vec<Fold>, Vec<Fold>) = part.into_iter().partition(|fold| {
+        let origin = origins[folds.messages[fold.first].number];
+        origin.is_live() || epochs[&origin.partition].len() > 1
+    });
+    dead.iter()
+        .for_each(|fold| folds.note(fold, || Outcome::DeadEpoch));
+    live
+}
+
+/// What follows a parked update of its row waits with it.
+fn keep_behind_parked(folds: &mut Folds<'_>, part: Vec<Fold>, parked: &[RowKey]) -> Vec<Fold> {
+    let (waits, goes): (Vec<Fold>, Vec<Fold>) = part
+        .into_iter()
+        .partition(|fold| parked.contains(&fold.key));
+    waits
+        .iter()
+        .for_each(|fold| folds.note(fold, || Outcome::Parked));
+    goes
+}
+
+fn push_halves(part: Vec<Fold>, parts: &mut Vec<Vec<Fold>>) {
+    let mut first = part;
+    let second = first.split_off(first.len().div_ceil(2));
+    if !second.is_empty() {
+        parts.push(second);
+    }
+    parts.push(first);
+}
+
+fn note(folds: &mut Folds<'_>, message: usize, outcome: Outcome) {
+    let number = folds.messages[message].number;
+    folds.outcomes[number] = outcome;
+}
+
+fn note_replayed(folds: &mut Folds<'_>, messages: &[usize]) {
+    messages
+        .iter()
+        .for_each(|index| note(folds, *index, Outcome::Replayed));
+}
+
+/// Notes a message as one that can't be applied.
+pub(super) fn note_dead(folds: &mut Folds<'_>, message: usize, dead: Dead) {
+    note(folds, message, Outcome::Dead(Box::new(dead)));
+}

@@ -1,0 +1,451 @@
+//! From folds to a statement's parameters: the changes of a row's messages are merged and written straight into Postgres'
+//! binary arrays.
+
+use super::fold::{Fold, Folds, Message};
+use crate::ids::Position;
+use crate::sink::params::ArrayParam;
+use crate::sink::shape::{Kind, Shape};
+use crate::sink::shard::WriteBatch;
+use crate::sink::statement::Touched;
+use crate::update::{Change, SetValue};
+use hashbrown::HashMap;
+use std::io::Write;
+
+/// A fold whose sums leave 64 bits on the way: its updates must be written one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SumOverflow {
+    /// Which of the folds that were to be encoded.
+    pub index: usize,
+}
+
+/// What a fold's messages do together to one column.
+#[derive(Debug, Default)]
+struct Merged<'m> {
+    /// Names of a merged column: the last value wins; `None` removes.
+    values: Vec<(&'m str, Option<&'m str>)>,
+    /// Names of an added column.
+    sums: Vec<(&'m str, Sum)>,
+    /// A set column: the last value.
+    set: Option<Option<&'m SetValue<'m>>>,
+}
+
+/// A sum with the extremes on its way, which decide whether one of the updates alone would leave 64 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sum {
+    total: i64,
+    lowest: i64,
+    highest: i64,
+}
+
+impl Sum {
+    fn add(&mut self, delta: i64) -> Option<()> {
+        self.total = self.total.checked_add(delta)?;
+        self.lowest = self.lowest.min(self.total);
+        self.highest = self.highest.max(self.total);
+        Some(())
+    }
+
+    /// Whether the way went beyond its ends, so that the end alone doesn't tell.
+    fn needs_guard(&self) -> bool {
+        self.lowest < self.total.min(0) || self.highest > self.total.max(0)
+    }
+}
+
+/// Writes batches of folds into parameters, using their memory again.
+#[derive(Debug)]
+pub struct Encoder {
+    shape: &'static Shape,
+    batch: WriteBatch,
+}
+
+impl Encoder {
+    /// For rows of this shape.
+    pub fn new(shape: &'static Shape) -> Self {
+        Self {
+            shape,
+            batch: WriteBatch::default(),
+        }
+    }
+
+    /// The parameters that write these folds.
+    pub fn encode(
+        &mut self,
+        folds: &Folds<'_>,
+        which: &[Fold],
+    ) -> Result<&WriteBatch, SumOverflow> {
+        let touched = touched(folds, which)?;
+        if self.batch.params.is_empty() || self.batch.touched != touched {
+            self.batch.touched = touched;
+            self.batch.params = self
+                .shape
+                .param_types(touched)
+                .into_iter()
+                .map(ArrayParam::of)
+                .collect();
+        }
+        for param in &mut self.batch.params {
+            param.clear();
+        }
+        self.batch.rows = which.len();
+        for fold in which {
+            self.encode_row(folds, fold);
+        }
+        Ok(&self.batch)
+    }
+
+    fn encode_row(&mut self, folds: &Folds<'_>, fold: &Fold) {
+        let touched = self.batch.touched;
+        let (fixed, varying) = self.batch.params.split_at_mut(FIXED);
+        let [
+            app,
+            subscription,
+            first_epoch,
+            first_offset,
+            last_epoch,
+            last_offset,
+            at,
+            flags,
+        ] = fixed
+        else {
+            unreachable!("a write has {FIXED} fixed parameters");
+        };
+        app.push_uuid(fold.key.app.0);
+        subscription.push_uuid(fold.key.subscription.0);
+        let last = folds.top(fold);
+        push_position(first_epoch, first_offset, folds.first_position(fold));
+        push_position(last_epoch, last_offset, last.position);
+        at.push_timestamp_ms(last.timestamp_ms.max(0));
+        let mut row_flags = 0i32;
+        let mut params = varying.iter_mut();
+        for (index, column) in self
+            .shape
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| touched.has(*index))
+        {
+            let number = u8::try_from(index).expect("a table has few columns");
+            let merged =
+                merge(folds.encoded(fold), number).expect("`touched` has checked the sums");
+            let param = params.next().expect("a parameter for each touched column");
+            if encode_column(param, column.kind, &merged) {
+                row_flags |= 1 << index;
+            }
+            if touched.has_guard(index) {
+                encode_guard(params.next().expect("a parameter for each guard"), &merged);
+            }
+        }
+        flags.push_i32(row_flags);
+    }
+}
+
+const FIXED: usize = crate::sink::statement::FIXED_PARAMS.len();
+
+fn push_position(epoch: &mut ArrayParam, offset: &mut ArrayParam, position: Position) {
+    epoch.push_i32(position.leader_epoch);
+    offset.push_i64(position.offset);
+}
+
+/// Which columns the folds touch, after checking that their sums stay within 64 bits.
+fn touched(folds: &Folds<'_>, which: &[Fold]) -> Result<Touched, SumOverflow> {
+    let mut touched = Touched::default();
+    for (index, fold) in which.iter().enumerate() {
+        let mut added = 0u32;
+        for change in folds
+            .encoded(fold)
+            .flat_map(|message| &message.update.changes)
+        {
+            match change {
+                Change::Merge { column, .. } | Change::Set { column, .. } => {
+                    touched.columns |= 1 << column;
+                }
+                Change::Add { column, .. } => added |= 1 << column,
+            }
+        }
+        touched.columns |= added;
+        // The sums of a single update are its own numbers: nothing to check.
+        while added != 0 && !fold.is_single() {
+            let column = u8::try_from(added.trailing_zeros()).expect("at most 31");
+            let merged = merge(folds.encoded(fold), column).ok_or(SumOverflow { index })?;
+            if merged.sums.iter().any(|(_, sum)| sum.needs_guard()) {
+                touched.guards |= 1 << column;
+            }
+            added &= added - 1;
+        }
+    }
+    Ok(touched)
+}
+
+/// Looking through a few names beats hashing them.
+const LINEAR_NAMES_MAX: usize = 8;
+
+/// Finds a name's place among those seen, or makes one.
+struct Places<'m> {
+    by_name: HashMap<&'m str, usize>,
+}
+
+impl<'m> Places<'m> {
+    fn of<T>(&mut self, entries: &[(&'m str, T)], name: &'m str) -> Option<usize> {
+        if entries.len() <= LINEAR_NAMES_MAX {
+            return entries.iter().position(|(seen, _)| *seen == name);
+        }
+        if self.by_name.len() < entries.len() {
+            self.by_name = entries
+                .iter()
+                .enumerate()
+                .map(|(at, (seen, _))| (*seen, at))
+                .collect();
+        }
+        self.by_name.get(name).copied()
+    }
+
+    fn added(&mut self, name: &'m str, at: usize) {
+        if at > LINEAR_NAMES_MAX {
+            self.by_name.insert(name, at);
+        }
+    }
+}
+
+/// What the messages do together to one column; `None` when a sum leaves 64 bits.
+fn merge<'m>(messages: impl Iterator<Item = &'m Message<'m>>, wanted: u8) -> Option<Merged<'m>> {
+    let mut merged = Merged::default();
+    let mut places = Places {
+        by_name: HashMap::new(),
+    };
+    for message in messages {
+        for change in &message.update.changes {
+            match change {
+                Change::Merge {
+                    column,
+                    name,
+                    value,
+                } if *column == wanted => match places.of(&merged.values, name) {
+                    Some(at) => merged.values[at].1 = *value,
+                    None => {
+                        merged.values.push((name, *value));
+                        places.added(name, merged.values.len() - 1);
+                    }
+                },
+                Change::Add {
+                    column,
+                    name,
+                    delta,
+                } if *column == wanted => {
+                    let at = places.of(&merged.sums, name).unwrap_or_else(|| {
+                        merged.sums.push((name, Sum::default()));
+                        places.added(name, merged.sums.len() - 1);
+                        merged.sums.len() - 1
+                    });
+                    merged.sums[at].1.add(*delta)?;
+                }
+                Change::Set { column, value } if *column == wanted => {
+                    merged.set = Some(value.as_ref())
+                }
+                _ => {}
+            }
+        }
+    }
+    Some(merged)
+}
+
+/// Appends a row's value; true when the row's flag of the column is to be set.
+fn encode_column(param: &mut ArrayParam, kind: Kind, merged: &Merged<'_>) -> bool {
+    match kind {
+        Kind::Merge if merged.values.is_empty() => {
+            param.push_null();
+            false
+        }
+        Kind::Merge => {
+            param.push_jsonb(|out| {
+                object(out, &merged.values, |out, value| {
+                    out.extend(value.unwrap_or("null").as_bytes())
+                });
+            });
+            merged.values.iter().any(|(_, value)| value.is_none())
+        }
+        Kind::Add if merged.sums.is_empty() => {
+            param.push_null();
+            false
+        }
+        Kind::Add => {
+            param.push_jsonb(|out| object(out, &merged.sums, |out, sum| integer(out, sum.total)));
+            false
+        }
+        Kind::Set(_) => {
+            match merged.set.flatten() {
+                Some(SetValue::Uuid(uuid)) => param.push_uuid(*uuid),
+                Some(SetValue::Text(text)) => param.push_text(text),
+                None => param.push_null(),
+            }
+            merged.set.is_some()
+        }
+    }
+}
+
+fn encode_guard(param: &mut ArrayParam, merged: &Merged<'_>) {
+    let guarded: Vec<_> = merged
+        .sums
+        .iter()
+        .filter(|(_, sum)| sum.needs_guard())
+        .copied()
+        .collect();
+    if guarded.is_empty() {
+        return param.push_null();
+    }
+    param.push_jsonb(|out| {
+        object(out, &guarded, |out, sum| {
+            out.push(b'[');
+            integer(out, sum.lowest);
+            out.push(b',');
+            integer(out, sum.highest);
+            out.push(b']');
+        });
+    });
+}
+
+fn object<T>(out: &mut Vec<u8>, entries: &[(&str, T)], value: impl Fn(&mut Vec<u8>, &T)) {
+    out.push(b'{');
+    for (number, (name, of_name)) in entries.iter().enumerate() {
+        if number > 0 {
+            out.push(b',');
+        }
+        string(out, name);
+        out.push(b':');
+        value(out, of_name);
+    }
+    out.push(b'}');
+}
+
+fn integer(out: &mut Vec<u8>, value: i64) {
+    write!(out, "{value}").expect("writing to memory");
+}
+
+/// A JSON string. Most names hold nothing that must be escaped.
+fn string(out: &mut Vec<u8>, text: &str) {
+    if text
+        .bytes()
+        .all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
+    {
+        out.push(b'"');
+        out.extend(text.as_bytes());
+        out.push(b'"');
+    } else {
+        serde_json::to_writer(out, text).expect("writing to memory");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Partition, SubscriptionId};
+    use crate::sink::shape::SUBSCRIPTION;
+    use crate::update::{Place, column, decode};
+
+    const APP: &str = "5eb5a37e-b458-11e3-ac11-000c2940e62c";
+    const ROW: &str = "f47ac10b-58cc-4372-a567-0e02b2c3d479";
+
+    fn folds(updates: &[String]) -> Folds<'_> {
+        let subscription = SubscriptionId::parse(ROW.as_bytes()).expect("a uuid");
+        let place = Place {
+            subscription,
+            partition: Partition(0),
+            partitioner: None,
+        };
+        let mut folds = Folds::for_messages(updates.len());
+        for (number, text) in updates.iter().enumerate() {
+            let offset = i64::try_from(number).expect("few");
+            let position = Position {
+                incarnation: 1,
+                leader_epoch: 0,
+                offset,
+            };
+            let update = decode(text.as_bytes(), &place).expect("a good update");
+            folds.add(update, (position, offset, Partition(0)), number);
+        }
+        folds
+    }
+
+    fn updates(fields: &[&str]) -> Vec<String> {
+        fields
+            .iter()
+            .map(|fields| format!(r#"{{"app_id":"{APP}","subscription_id":"{ROW}",{fields}}}"#))
+            .collect()
+    }
+
+    fn merged_json(fields: &[&str], wanted: u8) -> String {
+        let texts = updates(fields);
+        let folds = folds(&texts);
+        let merged = merge(folds.encoded(&folds.folds[0]), wanted).expect("sums within 64 bits");
+        let mut out = Vec::new();
+        match SUBSCRIPTION.columns[usize::from(wanted)].kind {
+            Kind::Merge => object(&mut out, &merged.values, |out, value| {
+                out.extend(value.unwrap_or("null").bytes())
+            }),
+            _ => object(&mut out, &merged.sums, |out, sum| integer(out, sum.total)),
+        }
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    #[test]
+    fn the_last_writer_of_a_tag_wins_and_a_removal_is_null() {
+        let fields = [
+            r#""tags":{"a":1,"b":"x"}"#,
+            r#""tags":{"b":null,"c\"":true}"#,
+            r#""tags":{"a":2}"#,
+        ];
+        assert_eq!(
+            merged_json(&fields, column::TAGS),
+            r#"{"a":2,"b":null,"c\"":true}"#
+        );
+    }
+
+    #[test]
+    fn counts_are_summed_by_name() {
+        let fields = [
+            r#""counts":{"a":1,"b":5}"#,
+            r#""counts":{"a":-3}"#,
+            r#""tags":{"x":1}"#,
+        ];
+        assert_eq!(merged_json(&fields, column::COUNTS), r#"{"a":-2,"b":5}"#);
+    }
+
+    #[test]
+    fn many_names_are_found_again() {
+        let tags: Vec<String> = (0..40)
+            .map(|name| format!(r#""tags":{{"n{}":{name}}}"#, name % 20))
+            .collect();
+        let fields: Vec<&str> = tags.iter().map(String::as_str).collect();
+        let merged: serde_json::Value =
+            serde_json::from_str(&merged_json(&fields, column::TAGS)).expect("an object");
+        let object = merged.as_object().expect("an object");
+        assert_eq!(object.len(), 20);
+        assert!((0..20).all(|name| object[&format!("n{name}")] == name + 20));
+    }
+
+    #[test]
+    fn sums_that_turn_back_are_guarded_and_sums_that_overflow_are_unfolded() {
+        let texts = updates(&[r#""counts":{"a":5}"#, r#""counts":{"a":-3}"#]);
+        let turning = folds(&texts);
+        let touched_columns = touched(&turning, &turning.folds).expect("within 64 bits");
+        assert_eq!(touched_columns.guards, 1 << column::COUNTS);
+        let max = i64::MAX;
+        let texts = updates(&[
+            &format!(r#""counts":{{"a":{max}}}"#),
+            r#""counts":{"a":1}"#,
+            r#""counts":{"a":-9}"#,
+        ]);
+        let overflowing = folds(&texts);
+        let mut encoder = Encoder::new(&SUBSCRIPTION);
+        let refused = encoder.encode(&overflowing, &overflowing.folds).map(|_| ());
+        assert_eq!(refused, Err(SumOverflow { index: 0 }));
+    }
+
+    #[test]
+    fn only_touched_columns_have_parameters() {
+        let texts = updates(&[r#""tags":{"a":1}"#]);
+        let folds = folds(&texts);
+        let mut encoder = Encoder::new(&SUBSCRIPTION);
+        let batch = encoder.encode(&folds, &folds.folds).expect("encodes");
+        assert_eq!((batch.params.len(), batch.rows), (FIXED + 1, 1));
+    }
+}

@@ -1,0 +1,328 @@
+//! Folding: the updates of a batch that are for one row become one write, however many they are.
+//!
+//! A fold is a chain of messages in the order of their positions. It is not merged before it is encoded, so cutting it at a
+//! fence is only beginning later in the chain.
+
+use crate::fault;
+use crate::ids::{Partition, Position, RowKey};
+use crate::update::Update;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::hash::BuildHasher;
+
+/// What became of a message.
+#[derive(Debug, Default)]
+pub enum Outcome {
+    /// Not decided yet.
+    #[default]
+    Open,
+    /// In its row.
+    Applied,
+    /// It was in its row already.
+    Replayed,
+    /// Its row doesn't exist, and the configuration says to make none.
+    Skipped,
+    /// Its partition is no longer ours.
+    DeadEpoch,
+    /// Its row is locked by somebody else; it waits.
+    Parked,
+    /// It can't be applied, ever.
+    Dead(Box<Dead>),
+}
+
+/// Why a message can't be applied.
+#[derive(Clone, Debug)]
+pub struct Dead {
+    /// The dead letter's reason.
+    pub reason: crate::dead::Reason,
+    /// Postgres' code.
+    pub sqlstate: Option<String>,
+    /// What was wrong, for people.
+    pub message: String,
+}
+
+/// A decoded message of the batch.
+#[derive(Debug)]
+pub struct Message<'a> {
+    /// What it does.
+    pub update: Update<'a>,
+    /// Where it stands in the source.
+    pub position: Position,
+    /// Its Kafka timestamp.
+    pub timestamp_ms: i64,
+    /// Its partition.
+    pub partition: Partition,
+    /// Its number in the batch, by which its outcome is noted.
+    pub number: usize,
+    /// It came already, through an earlier epoch of its partition: it is not written again and shares the fate of its row.
+    duplicate: bool,
+    /// The next message of the same row.
+    next: Option<usize>,
+}
+
+/// The messages of one row.
+#[derive(Clone, Debug)]
+pub struct Fold {
+    /// The row.
+    pub key: RowKey,
+    /// The first message that is to be written.
+    pub first: usize,
+    /// The one with the highest position, which becomes the row's fence.
+    pub top: usize,
+    /// The last of the chain: `top`, or a duplicate behind it.
+    pub last: usize,
+    /// The deliberately broken build writes from here instead.
+    uncut_first: usize,
+}
+
+/// The messages of a batch, by row.
+#[derive(Debug, Default)]
+pub struct Folds<'a> {
+    /// All decoded messages.
+    pub messages: Vec<Message<'a>>,
+    /// One for each row; after [`sort`](Self::sort) in the order of their keys.
+    pub folds: Vec<Fold>,
+    /// What became of each message of the batch, decoded or not.
+    pub outcomes: Vec<Outcome>,
+    by_key: HashTable<usize>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Fold {
+    fn of(key: RowKey, message: usize) -> Self {
+        Self {
+            key,
+            first: message,
+            top: message,
+            last: message,
+            uncut_first: message,
+        }
+    }
+
+    /// Whether it is a single message.
+    pub fn is_single(&self) -> bool {
+        self.first == self.last
+    }
+}
+
+impl<'a> Folds<'a> {
+    /// For a batch of that many messages, all open.
+    pub fn for_messages(count: usize) -> Self {
+        Self {
+            messages: Vec::with_capacity(count),
+            folds: Vec::with_capacity(count),
+            outcomes: std::iter::repeat_with(Outcome::default)
+                .take(count)
+                .collect(),
+            by_key: HashTable::with_capacity(count),
+            hasher: DefaultHashBuilder::default(),
+        }
+    }
+
+    /// Adds a message behind the others of its row. Messages of a row come in order, but one that came through an earlier
+    /// epoch too may come again.
+    pub fn add(&mut self, update: Update<'a>, place: (Position, i64, Partition), number: usize) {
+        let key = update.key;
+        let (position, timestamp_ms, partition) = place;
+        let index = self.messages.len();
+        let mut duplicate = false;
+        let hash = self.hasher.hash_one(key);
+        if let Some(fold) = self.by_key.find(hash, |fold| self.folds[*fold].key == key) {
+            let fold = &mut self.folds[*fold];
+            duplicate = position <= self.messages[fold.top].position;
+            self.messages[fold.last].next = Some(index);
+            fold.last = index;
+            if !duplicate {
+                fold.top = index;
+            }
+        } else {
+            let fold = self.folds.len();
+            self.folds.push(Fold::of(key, index));
+            let (folds, hasher) = (&self.folds, &self.hasher);
+            self.by_key
+                .insert_unique(hash, fold, |fold| hasher.hash_one(folds[*fold].key));
+        }
+        self.messages.push(Message {
+            update,
+            position,
+            timestamp_ms,
+            partition,
+            number,
+            duplicate,
+            next: None,
+        });
+    }
+
+    /// Adds a message as a fold of its own, whatever its row: the baseline.
+    pub fn add_unfolded(
+        &mut self,
+        update: Update<'a>,
+        place: (Position, i64, Partition),
+        number: usize,
+    ) {
+        let (position, timestamp_ms, partition) = place;
+        let index = self.messages.len();
+        self.folds.push(Fold::of(update.key, index));
+        self.messages.push(Message {
+            update,
+            position,
+            timestamp_ms,
+            partition,
+            number,
+            duplicate: false,
+            next: None,
+        });
+    }
+
+    /// Sorts the folds by key, which is the order in which rows are locked. No message may be added afterwards.
+    pub fn sort(&mut self) {
+        self.by_key.clear();
+        self.folds.sort_unstable_by_key(|fold| fold.key);
+    }
+
+    /// The position of the first message that is to be written.
+    pub fn first_position(&self, fold: &Fold) -> Position {
+        self.messages[fold.first].position
+    }
+
+    /// The message whose position becomes the row's fence.
+    pub fn top(&self, fold: &Fold) -> &Message<'a> {
+        &self.messages[fold.top]
+    }
+
+    /// The fold's messages in order, as numbers into `messages`.
+    pub fn chain(&self, fold: &Fold) -> impl Iterator<Item = usize> + '_ {
+        self.chain_from(fold.first, fold.last)
+    }
+
+    /// What is encoded: the chain, but for the deliberately broken build.
+    pub fn encoded(&self, fold: &Fold) -> impl Iterator<Item = &Message<'a>> + '_ {
+        let first = if fault::mutant("fold-not-cut") {
+            fold.uncut_first
+        } else {
+            fold.first
+        };
+        self.chain_from(first, fold.last)
+            .map(|index| &self.messages[index])
+            .filter(|message| !message.duplicate)
+    }
+
+    fn chain_from(&self, first: usize, last: usize) -> impl Iterator<Item = usize> + '_ {
+        std::iter::successors(Some(first), move |index| {
+            if *index == last {
+                None
+            } else {
+                self.messages[*index].next
+            }
+        })
+    }
+
+    /// Cuts the fold behind the fence: what lies at or below it is applied already. Returns the messages that were cut off
+    /// and what is left of the fold.
+    pub fn cut(&self, fold: &Fold, fence: Position) -> (Vec<usize>, Option<Fold>) {
+        let (covered, left): (Vec<usize>, Vec<usize>) = self
+            .chain(fold)
+            .partition(|index| self.messages[*index].position <= fence);
+        let left = left.first().map(|first| Fold {
+            first: *first,
+            ..fold.clone()
+        });
+        (covered, left)
+    }
+
+    /// One fold for each message of the fold, in order.
+    pub fn unfolded(&self, fold: &Fold) -> Vec<Fold> {
+        self.chain(fold)
+            .map(|index| Fold::of(fold.key, index))
+            .collect()
+    }
+
+    /// Notes what became of all of the fold's messages that are still open.
+    pub fn note(&mut self, fold: &Fold, outcome: impl Fn() -> Outcome) {
+        let numbers: Vec<usize> = self
+            .chain(fold)
+            .map(|index| self.messages[index].number)
+            .collect();
+        for number in numbers {
+            self.outcomes[number] = outcome();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{AppId, SubscriptionId};
+
+    fn update(row: u8) -> Update<'static> {
+        let key = RowKey {
+            app: AppId([0; 16]),
+            subscription: SubscriptionId([row; 16]),
+        };
+        Update {
+            key,
+            changes: Vec::new(),
+            unknown_keys: 0,
+        }
+    }
+
+    fn at(offset: i64) -> Position {
+        Position {
+            incarnation: 1,
+            leader_epoch: 0,
+            offset,
+        }
+    }
+
+    fn folds_of(messages: &[(u8, i64)]) -> Folds<'static> {
+        let mut folds = Folds::for_messages(messages.len());
+        for (number, (row, offset)) in messages.iter().enumerate() {
+            folds.add(update(*row), (at(*offset), 0, Partition(0)), number);
+        }
+        folds.sort();
+        folds
+    }
+
+    fn offsets(folds: &Folds<'_>, fold: &Fold) -> Vec<i64> {
+        folds
+            .chain(fold)
+            .map(|index| folds.messages[index].position.offset)
+            .collect()
+    }
+
+    #[test]
+    fn messages_of_a_row_are_chained_in_order_and_rows_sorted() {
+        let folds = folds_of(&[(7, 1), (3, 2), (7, 3), (7, 5), (3, 9)]);
+        let chains: Vec<_> = folds
+            .folds
+            .iter()
+            .map(|fold| offsets(&folds, fold))
+            .collect();
+        assert_eq!(chains, [vec![2, 9], vec![1, 3, 5]]);
+    }
+
+    #[test]
+    fn an_offset_that_came_already_is_a_replay() {
+        let folds = folds_of(&[(7, 4), (7, 5), (7, 4), (7, 5), (7, 6)]);
+        assert_eq!(offsets(&folds, &folds.folds[0]), [4, 5, 6]);
+        let replayed = folds
+            .outcomes
+            .iter()
+            .filter(|outcome| matches!(outcome, Outcome::Replayed))
+            .count();
+        assert_eq!(replayed, 2);
+    }
+
+    #[test]
+    fn a_cut_leaves_what_lies_above_the_fence() {
+        let folds = folds_of(&[(7, 4), (7, 5), (7, 8)]);
+        let fold = &folds.folds[0];
+        let (covered, left) = folds.cut(fold, at(5));
+        assert_eq!(covered.len(), 2);
+        assert_eq!(offsets(&folds, &left.expect("one is left")), [8]);
+        assert!(folds.cut(fold, at(8)).1.is_none());
+        assert_eq!(
+            offsets(&folds, &folds.cut(fold, at(3)).1.expect("all are left")),
+            [4, 5, 8]
+        );
+    }
+}

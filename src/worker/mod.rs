@@ -1,0 +1,291 @@
+//! A worker: one OS thread, one lane, one connection for life, all rows that hash to its lane.
+//!
+//! Runs on its core group's cores. Woken by batches in its lane; every 200 ms while a locked row waits. Ends when the poller
+//! has dropped the lane and what was in it is finished, or when the process gives up on what is in flight.
+//!
+//! One turn: take what is there, up to `batch_rows_max` → drop dead epochs → decode → fold by row → sort → write →
+//! settle every slot. Nothing of a turn stays behind but parked rows.
+//!
+//! - [`fold`]: messages of one row become one write
+//! - [`encode`]: folds become a statement's parameters
+//! - [`apply`]: write, ask, cut, send again
+//! - [`refuse`]: what the database refuses
+//! - [`patience`]: waiting after errors
+//! - [`parked`]: rows that somebody else holds locked
+//! - [`settle`]: every slot to where its outcome says
+
+pub mod apply;
+pub mod encode;
+pub mod fold;
+pub mod parked;
+pub mod patience;
+pub mod refuse;
+pub mod settle;
+
+use crate::dispatch::{Batch, LaneReceiver, Origin};
+use crate::ids::{Position, RowKey};
+use crate::kafka::dead_letters::DeadLetterSender;
+use crate::observe::recorder::{ConnectionState, WorkerRecorder};
+use crate::partitioner::Partitioner;
+use crate::update::{Place, decode};
+use apply::Applier;
+use crossbeam_channel::RecvTimeoutError;
+use fold::{Dead, Folds, Outcome};
+use parked::Parking;
+use settle::{Settler, complete_all};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long an idle worker sleeps at most: parked rows are looked at this often.
+const IDLE: Duration = Duration::from_millis(200);
+
+/// Where a worker's batches end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SinkKind {
+    /// In the shard.
+    Postgres,
+    /// Everything is done but sending the statement.
+    Null,
+    /// Nothing is even decoded.
+    Discard,
+}
+
+/// How a worker works.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// Where batches end.
+    pub sink: SinkKind,
+    /// One statement a message, no fold: the consumer of the incident, for comparison.
+    pub baseline: bool,
+    /// Rows of one statement.
+    pub batch_rows_max: usize,
+    /// How long to wait for a fuller batch.
+    pub batch_linger: Duration,
+    /// The source's incarnation.
+    pub incarnation: i32,
+    /// Where messages belong; `None` trusts the producer.
+    pub partitioner: Option<Arc<Partitioner>>,
+}
+
+/// One worker, to be run on its thread.
+pub struct Worker {
+    lane: LaneReceiver,
+    /// A batch that would have made the last turn too large.
+    carried: Option<Batch>,
+    settings: WorkerSettings,
+    applier: Applier,
+    parking: Parking,
+    dead_letters: DeadLetterSender,
+    recorder: Arc<WorkerRecorder>,
+}
+
+impl Worker {
+    /// Made by the pipeline.
+    pub fn new(
+        lane: LaneReceiver,
+        settings: WorkerSettings,
+        applier: Applier,
+        dead_letters: DeadLetterSender,
+        recorder: Arc<WorkerRecorder>,
+    ) -> Self {
+        Self {
+            lane,
+            carried: None,
+            settings,
+            applier,
+            parking: Parking::default(),
+            dead_letters,
+            recorder,
+        }
+    }
+
+    /// The thread's work, until the lane ends or the process gives up.
+    pub fn run(mut self) {
+        if self.settings.sink == SinkKind::Postgres {
+            self.applier.connect();
+        }
+        loop {
+            self.recorder
+                .set_connection_state(self.applier.connection_state(self.settings.sink));
+            let mut turn = Vec::new();
+            let ended = self.take(&mut turn);
+            if !turn.is_empty() {
+                self.turn(turn);
+            }
+            self.release_unlocked();
+            if self.applier.patience.is_exhausted() || (ended && self.parking.is_empty()) {
+                break;
+            }
+        }
+        self.recorder.set_connection_state(ConnectionState::Down);
+    }
+
+    /// Takes the batches of one turn. True when the lane has ended.
+    fn take(&mut self, turn: &mut Vec<Batch>) -> bool {
+        let first = match self.carried.take() {
+            Some(batch) => batch,
+            None => match self.lane.batches.recv_timeout(IDLE) {
+                Ok(batch) => batch,
+                Err(RecvTimeoutError::Timeout) => return false,
+                Err(RecvTimeoutError::Disconnected) => {
+                    // While a row is parked there is nothing to wait for but its lock.
+                    if !self.parking.is_empty() {
+                        std::thread::sleep(IDLE);
+                    }
+                    return true;
+                }
+            },
+        };
+        let mut rows = first.rows.len();
+        turn.push(first);
+        let until = crate::clock::now() + self.settings.batch_linger;
+        while rows < self.settings.batch_rows_max {
+            let next = match self.settings.batch_linger.is_zero() {
+                true => self.lane.batches.try_recv().ok(),
+                false => self.lane.batches.recv_deadline(until).ok(),
+            };
+            let Some(next) = next else { break };
+            if rows + next.rows.len() > self.settings.batch_rows_max {
+                self.carried = Some(next);
+                break;
+            }
+            rows += next.rows.len();
+            turn.push(next);
+        }
+        self.recorder
+            .taken
+            .add(turn.iter().map(|batch| batch.rows.len() as u64).sum());
+        false
+    }
+
+    /// Decodes, folds, writes and settles the batches of one turn.
+    fn turn(&mut self, mut turn: Vec<Batch>) {
+        self.recorder
+            .set_connection_state(match self.settings.sink {
+                SinkKind::Postgres if !self.applier.is_connected() => ConnectionState::Down,
+                _ => ConnectionState::Busy,
+            });
+        if self.settings.sink == SinkKind::Discard {
+            turn.iter_mut()
+                .for_each(|batch| complete_all(batch, &self.recorder));
+        } else {
+            let written_before = self.recorder.rows_written.get();
+            let (outcomes, keys) = self.write(&turn);
+            let mut settler = Settler {
+                dead_letters: &self.dead_letters,
+                parking: &mut self.parking,
+                recorder: &self.recorder,
+            };
+            let applied = settler.settle(&mut turn, outcomes, &keys);
+            let written = self.recorder.rows_written.get() - written_before;
+            self.recorder.folded.add(applied.saturating_sub(written));
+            self.recorder
+                .parked
+                .set(i64::try_from(self.parking.messages()).unwrap_or(i64::MAX));
+            self.applier.refusals.decided(applied);
+        }
+        turn.into_iter().for_each(|batch| self.lane.recycle(batch));
+    }
+
+    /// What becomes of each message, and which row it is for.
+    fn write(&mut self, turn: &[Batch]) -> (Vec<Outcome>, Vec<Option<RowKey>>) {
+        let origins: Vec<&Arc<Origin>> = turn
+            .iter()
+            .flat_map(|batch| &batch.segments)
+            .flat_map(|segment| segment.rows.clone().map(|_| &segment.origin))
+            .collect();
+        let mut keys = vec![None; origins.len()];
+        let mut folds = self.decode(turn, &origins, &mut keys);
+        if !self.settings.baseline {
+            folds.sort();
+        }
+        self.recorder.batches.add(1);
+        let rows = u64::try_from(folds.folds.len()).expect("few rows");
+        self.recorder
+            .histograms
+            .lock()
+            .batch_rows
+            .saturating_record(rows.max(1));
+        if self.settings.sink == SinkKind::Null {
+            self.applier.encode_only(&mut folds);
+        } else if self.settings.baseline {
+            for fold in std::mem::take(&mut folds.folds) {
+                folds.folds = vec![fold];
+                self.applier.apply(&mut folds, &origins);
+            }
+        } else {
+            self.applier.apply(&mut folds, &origins);
+        }
+        (folds.outcomes, keys)
+    }
+
+    /// Decodes and folds. What can't be decoded, is dead, or waits behind a parked update has its outcome already.
+    fn decode<'t>(
+        &self,
+        turn: &'t [Batch],
+        origins: &[&Arc<Origin>],
+        keys: &mut [Option<RowKey>],
+    ) -> Folds<'t> {
+        let mut folds = Folds::for_messages(origins.len());
+        let mut unknown_keys = 0;
+        let rows = turn
+            .iter()
+            .flat_map(|batch| batch.rows.iter().map(|row| (row, &*batch.bytes)));
+        for (number, ((row, bytes), origin)) in rows.zip(origins).enumerate() {
+            if !origin.is_live() && !crate::fault::mutant("dead-epochs-not-dropped") {
+                folds.outcomes[number] = Outcome::DeadEpoch;
+                continue;
+            }
+            let place = Place {
+                subscription: row.subscription,
+                partition: origin.partition,
+                partitioner: self.settings.partitioner.as_deref(),
+            };
+            match decode(row.value(bytes), &place) {
+                Err(rejection) => {
+                    let dead = Dead {
+                        reason: rejection.reason,
+                        sqlstate: None,
+                        message: rejection.message,
+                    };
+                    folds.outcomes[number] = Outcome::Dead(Box::new(dead));
+                }
+                Ok(update) => {
+                    keys[number] = Some(update.key);
+                    unknown_keys += u64::from(update.unknown_keys);
+                    if self.parking.holds(&update.key) {
+                        folds.outcomes[number] = Outcome::Parked;
+                        continue;
+                    }
+                    let (incarnation, leader_epoch) = (self.settings.incarnation, row.leader_epoch);
+                    let position = Position {
+                        incarnation,
+                        leader_epoch,
+                        offset: row.offset,
+                    };
+                    let place = (position, row.timestamp_ms, origin.partition);
+                    match self.settings.baseline {
+                        true => folds.add_unfolded(update, place, number),
+                        false => folds.add(update, place, number),
+                    }
+                }
+            }
+        }
+        self.recorder.unknown_keys.add(unknown_keys);
+        folds
+    }
+
+    /// Writes the messages of parked rows that nobody holds locked any more.
+    fn release_unlocked(&mut self) {
+        let due = self.parking.due();
+        if due.is_empty() {
+            return;
+        }
+        let unlocked = self.applier.unlocked(&due);
+        for (key, _) in due.iter().zip(unlocked).filter(|(_, unlocked)| *unlocked) {
+            if let Some(batch) = self.parking.release(key) {
+                self.turn(vec![batch]);
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Waiting: with jittered backoff after an error, and for the write rate. Ends at once when the process gives up on what is
+//! in flight. Says, not too often, what is waited for.
+
+use super::apply::Shared;
+use crate::ids::ShardIndex;
+use crate::observe::Registry;
+use crate::observe::recorder::{ConnectionState, WorkerRecorder};
+use crate::sink::shard::SinkError;
+use crate::sink::sqlstate::Verdict;
+use crate::sync::Ordering;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use rand::Rng;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The first wait. Short: most errors of the kind are gone by then.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+/// The longest wait: a shard that comes back is written to again within this time.
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// One line per worker and this time, however often it tries.
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How a worker waits.
+pub struct Patience {
+    abandon: Receiver<()>,
+    registry: Arc<Registry>,
+    recorder: Arc<WorkerRecorder>,
+    backoff: Duration,
+    exhausted: bool,
+    logged_at: Option<Instant>,
+    suppressed: u64,
+}
+
+impl Patience {
+    /// For one worker.
+    pub fn new(shared: &Shared, recorder: &Arc<WorkerRecorder>) -> Self {
+        Self {
+            abandon: shared.abandon.clone(),
+            registry: shared.registry.clone(),
+            recorder: recorder.clone(),
+            backoff: BACKOFF_FIRST,
+            exhausted: false,
+            logged_at: None,
+            suppressed: 0,
+        }
+    }
+
+    /// The shard's name.
+    pub fn shard(&self) -> &str {
+        let ShardIndex(index) = self.recorder.shard;
+        &self.registry.shard_names[index]
+    }
+
+    /// Whether the process has given up on what is in flight.
+    pub fn is_exhausted(&self) -> bool {
+        self.exhausted
+    }
+
+    /// Something worked: the next wait is a short one.
+    pub fn succeeded(&mut self) {
+        self.backoff = BACKOFF_FIRST;
+        self.recorder.set_connection_state(ConnectionState::Busy);
+        let shard = &self.registry.shards[self.recorder.shard.0];
+        if shard.down.load(Ordering::Relaxed) && shard.down.swap(false, Ordering::Relaxed) {
+            shard.why.lock().clear();
+            tracing::info!(shard = self.shard(), "the shard can be written to again");
+        }
+    }
+
+    /// Waits after an error; longer each time.
+    pub fn wait(&mut self, error: &SinkError) {
+        match error.verdict {
+            Verdict::ShardDown => self.shard_is_down(&error.to_string()),
+            Verdict::Reconnect => self.recorder.set_connection_state(ConnectionState::Down),
+            _ => {}
+        }
+        self.log(error);
+        self.pause(self.backoff.mul_f64(rand::rng().random_range(0.5..1.0)));
+        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+    }
+
+    /// Marks the shard as one that can't be written to until somebody acts.
+    pub fn shard_is_down(&self, why: &str) {
+        let shard = &self.registry.shards[self.recorder.shard.0];
+        why.clone_into(&mut shard.why.lock());
+        shard.down.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for the write rate; the nanoseconds that it took.
+    pub fn hold_back(&mut self, duration: Duration) -> u64 {
+        if !duration.is_zero() {
+            self.pause(duration);
+        }
+        u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn pause(&mut self, duration: Duration) {
+        match self.abandon.recv_timeout(duration) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => self.exhausted = true,
+        }
+    }
+
+    fn log(&mut self, error: &SinkError) {
+        let now = crate::clock::now();
+        if self
+            .logged_at
+            .is_some_and(|at| now.duration_since(at) < LOG_INTERVAL)
+        {
+            self.suppressed += 1;
+            return;
+        }
+        tracing::warn!(
+            shard = self.shard(),
+            lane = self.recorder.lane,
+            sqlstate = error.sqlstate.as_deref().unwrap_or(""),
+            sql = error.sql,
+            error = %error,
+            suppressed = self.suppressed,
+            "a write failed and is tried again"
+        );
+        self.logged_at = Some(now);
+        self.suppressed = 0;
+    }
+}

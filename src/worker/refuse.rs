@@ -1,0 +1,166 @@
+//! Refusing an update that depends on its row's state: remembered in the table `refused` in the transaction that moves the
+//! row's fence, so that neither a crash before its dead letter is sent nor the fence can swallow it.
+//!
+//! A breaker keeps a change of the schema (a new NOT NULL column, say) from emptying the topic into the dead letters: when
+//! the database refuses a large share of recent updates, the shard stops and says why.
+
+use super::apply::{Applier, note_dead};
+use super::fold::{Dead, Fold, Folds};
+use crate::dead::Reason;
+use crate::fault;
+use crate::ids::Partition;
+use crate::sink::shard::{Refusal, SinkError};
+use crate::sink::sqlstate::Verdict;
+use crate::update::Change;
+use std::collections::BTreeMap;
+
+/// Refusals of the database that are needed before their share means anything.
+const BREAKER_REFUSALS_MIN: u64 = 20;
+/// The shard stops when more than one update in this many is refused by the database.
+const BREAKER_SHARE: u64 = 5;
+/// Recent updates that the share is taken of; older ones count half.
+const BREAKER_WINDOW: u64 = 10_000;
+
+/// How many of a worker's recent updates the database refused.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    updates: u64,
+    refused: u64,
+}
+
+impl Refusals {
+    /// Counts updates that were decided.
+    pub fn decided(&mut self, updates: u64) {
+        self.updates += updates;
+        if self.updates > BREAKER_WINDOW {
+            self.updates /= 2;
+            self.refused /= 2;
+        }
+    }
+
+    fn would_trip(&self) -> bool {
+        self.refused >= BREAKER_REFUSALS_MIN && self.refused * BREAKER_SHARE > self.updates
+    }
+}
+
+impl Applier {
+    /// Refuses the fold's one message. False: not now (an error, or the breaker is open); the write is to be tried again.
+    pub(super) fn refuse(&mut self, folds: &mut Folds<'_>, fold: &Fold, error: &SinkError) -> bool {
+        let message = &folds.messages[fold.first];
+        let adds = message
+            .update
+            .changes
+            .iter()
+            .any(|change| matches!(change, Change::Add { .. }));
+        let overflow = adds && error.sqlstate.as_deref() == Some("22003");
+        let reason = if overflow {
+            Reason::Overflow
+        } else {
+            Reason::Database
+        };
+        if reason == Reason::Database && self.refusals.would_trip() {
+            self.patience.wait(&SinkError {
+                verdict: Verdict::ShardDown,
+                message: format!(
+                    "the database refuses more than one update in {BREAKER_SHARE}; nothing more is refused until it takes \
+                     one again. The last refusal: {error}"
+                ),
+                ..error.clone()
+            });
+            return false;
+        }
+        let refusal = Refusal {
+            key: fold.key,
+            partition: message.partition,
+            position: message.position,
+            timestamp_ms: message.timestamp_ms,
+            reason,
+            sqlstate: error.sqlstate.clone(),
+            message: error.message.clone(),
+        };
+        fault::crash_point("before-refuse");
+        match self.connection.refuse(&refusal) {
+            Ok(true) => {
+                fault::crash_point("after-refuse");
+                self.refusals.refused += u64::from(reason == Reason::Database);
+                let Refusal {
+                    reason,
+                    sqlstate,
+                    message,
+                    ..
+                } = refusal;
+                note_dead(
+                    folds,
+                    fold.first,
+                    Dead {
+                        reason,
+                        sqlstate,
+                        message,
+                    },
+                );
+                true
+            }
+            // The fence stands at or above this update: the next write finds that out, and whether it was refused.
+            Ok(false) => false,
+            Err(error) => {
+                self.patience.wait(&error);
+                false
+            }
+        }
+    }
+
+    /// Among messages that the fence covers, finds those that were refused by an earlier life: their dead letters may not
+    /// have been sent.
+    pub(super) fn remember_refused(
+        &mut self,
+        folds: &mut Folds<'_>,
+        covered: &[usize],
+    ) -> Result<(), SinkError> {
+        let mut by_partition: BTreeMap<Partition, BTreeMap<i64, usize>> = BTreeMap::new();
+        for index in covered {
+            let message = &folds.messages[*index];
+            by_partition
+                .entry(message.partition)
+                .or_default()
+                .insert(message.position.offset, *index);
+        }
+        for (partition, by_offset) in by_partition {
+            let offsets: Vec<i64> = by_offset.keys().copied().collect();
+            for remembered in self.connection.remembered(partition, &offsets)? {
+                let dead = Dead {
+                    reason: remembered.reason,
+                    sqlstate: remembered.sqlstate,
+                    message: remembered.message,
+                };
+                note_dead(folds, by_offset[&remembered.offset], dead);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_bad_updates_among_many_do_not_trip_the_breaker() {
+        let mut refusals = Refusals::default();
+        for _ in 0..1000 {
+            refusals.decided(100);
+            refusals.refused += 10;
+        }
+        assert!(!refusals.would_trip());
+    }
+
+    #[test]
+    fn a_database_that_refuses_everything_trips_it_soon() {
+        let mut refusals = Refusals::default();
+        let tripped_after = (0..1000).take_while(|_| {
+            refusals.decided(1);
+            refusals.refused += 1;
+            !refusals.would_trip()
+        });
+        assert_eq!(tripped_after.count(), 19);
+    }
+}
