@@ -15,3 +15,8 @@ pub fn wall_ms() -> i64 {
         .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
+
+/// Now, as a point in time with microseconds, for log lines.
+pub fn timestamp() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}

@@ -100,6 +100,12 @@ impl fmt::Display for Reason {
     }
 }
 
+/// Told when the broker has a message's dead letter; not told while it doesn't, however long that takes.
+pub trait Receipt: Send {
+    /// The dead letter is in Kafka.
+    fn delivered(self: Box<Self>);
+}
+
 /// Names of the headers that a dead letter carries besides the original ones.
 pub mod header {
     /// The topic that the message came from.

@@ -5,6 +5,8 @@
 //! without a free slot is not read.
 
 use crate::commit::{Ring, Slot};
+use crate::dead::Receipt;
+use crate::fault;
 use crate::ids::{Partition, ShardIndex, SubscriptionId};
 use crate::observe::recorder::WorkerRecorder;
 use crate::ready::ReadySet;
@@ -51,6 +53,26 @@ impl Origin {
     /// Says that the partition is no longer ours.
     pub fn kill(&self) {
         self.ring.kill();
+    }
+}
+
+/// The slot of a message that left its batch: completed when its dead letter is in Kafka.
+pub struct OpenSlot {
+    origin: Arc<Origin>,
+    slot: Slot,
+}
+
+impl OpenSlot {
+    /// The slot of a message of that partition and epoch.
+    pub fn boxed(origin: Arc<Origin>, slot: Slot) -> Box<Self> {
+        Box::new(Self { origin, slot })
+    }
+}
+
+impl Receipt for OpenSlot {
+    fn delivered(self: Box<Self>) {
+        fault::crash_point("after-dead-letter");
+        self.origin.complete([self.slot]);
     }
 }
 

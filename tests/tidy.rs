@@ -19,9 +19,17 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// The rooms of src (its files and folders), by rank. A room may use its own rank and those before.
 const RANKS: &[&[&str]] = &[
     // Words.
-    &["clock", "dead", "fault", "ids", "sync", "update"],
+    &[
+        "clock",
+        "dead",
+        "fault",
+        "ids",
+        "partitioner",
+        "sync",
+        "update",
+    ],
     // Pure.
-    &["config", "cores", "partitioner", "rules"],
+    &["config", "cores", "rules"],
     // Ground; HTTP knows nothing of what it serves.
     &["http"],
     &["commit", "dispatch", "hot", "lanes", "observe", "ready"],

@@ -5,6 +5,7 @@
 mod config;
 mod init;
 mod run;
+mod verify;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -24,6 +25,7 @@ struct Cli {
 enum Command {
     Run(run::Args),
     Init(init::Args),
+    Verify(verify::Args),
     Config(config::Args),
 }
 
@@ -32,6 +34,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run::run(args),
         Command::Init(args) => init::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Config(args) => config::run(args),
     };
     done.unwrap_or_else(|error| {

@@ -8,7 +8,7 @@ use super::client::{KafkaError, topic_missing};
 use super::producer::{Compression, DeliveryError, Producer, Record, SendError, Tuning};
 use crate::clock;
 use crate::config::checked::Kafka;
-use crate::dead::{Reason, header};
+use crate::dead::{Reason, Receipt, header};
 use crate::ids::Partition;
 use crate::observe::Registry;
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -33,12 +33,6 @@ const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(5);
 /// How often librdkafka's log is emptied while there is nothing to do.
 const IDLE: Duration = Duration::from_secs(1);
-
-/// Told once the broker has a letter. Dropped instead, it means that the letter was not sent.
-pub trait Receipt: Send {
-    /// The letter is in the dead letter topic.
-    fn delivered(self: Box<Self>);
-}
 
 /// A message that can't be applied, and why.
 pub struct DeadLetter {

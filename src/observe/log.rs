@@ -89,7 +89,7 @@ impl JsonLines {
         let mut line = Vec::with_capacity(256);
         let mut serializer = serde_json::Serializer::new(&mut line);
         let mut object = serde::Serializer::serialize_map(&mut serializer, None)?;
-        object.serialize_entry("ts", &format_args!("{:.6}", jiff::Timestamp::now()))?;
+        object.serialize_entry("ts", &format_args!("{:.6}", crate::clock::timestamp()))?;
         object.serialize_entry("level", &event.metadata().level().as_str())?;
         object.serialize_entry("msg", &message.0)?;
         object.serialize_entry("hostname", &self.hostname)?;

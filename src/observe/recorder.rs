@@ -376,6 +376,12 @@ impl Registry {
             .sum()
     }
 
+    /// Messages finished, whatever became of them.
+    pub fn finished(&self) -> u64 {
+        let before_lanes = self.pollers.iter().map(|poller| poller.dead_lettered.get());
+        self.sum(|worker| worker.messages.get()) + before_lanes.sum::<u64>()
+    }
+
     /// Messages that became dead letters.
     pub fn dead_lettered(&self) -> u64 {
         self.dead_letters.iter().map(SharedCounter::get).sum()

@@ -65,7 +65,7 @@ pub struct Quantiles {
 impl Summary {
     /// Of what is recorded so far, for work that took that long.
     pub fn of(registry: &Registry, elapsed: Duration) -> Self {
-        let messages = registry.sum(|worker| worker.messages.get());
+        let messages = registry.finished();
         let histograms = registry.histograms();
         Self {
             messages,

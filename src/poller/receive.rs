@@ -4,13 +4,12 @@ use super::assignment::Assigned;
 use super::{Poller, QUANTUM};
 use crate::commit::{Claim, Tracker};
 use crate::dead::Reason;
-use crate::dispatch::Arrival;
+use crate::dispatch::{Arrival, OpenSlot};
 use crate::ids::{Partition, SubscriptionId};
 use crate::kafka::consumer::stops_partition;
 use crate::kafka::dead_letters::DeadLetter;
 use crate::kafka::native::Message;
 use crate::observe::recorder::PartitionAlarm;
-use crate::worker::settle::SlotReceipt;
 use std::time::Instant;
 
 impl Poller {
@@ -140,7 +139,7 @@ impl Poller {
                     reason,
                     sqlstate: None,
                     message: explanation,
-                    receipt: SlotReceipt::new(assigned.origin.clone(), slot),
+                    receipt: OpenSlot::boxed(assigned.origin.clone(), slot),
                 });
             }
         }

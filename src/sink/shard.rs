@@ -1,5 +1,4 @@
-//! One worker's connection to its shard, and what it can be asked to do. Every call is one round trip (refusing is a
-//! transaction), bounded by the session's time limits while the server lives; a server that is frozen holds its worker, and
+//! One worker's connection to its shard, and what it can be asked to do. Every call is one round trip, bounded by the session's time limits while the server lives; a server that is frozen holds its worker, and
 //! nothing else.
 
 use super::params::ArrayParam;
@@ -190,42 +189,26 @@ impl ShardConnection {
     /// Remembers a refused update and moves its row's fence, both or neither. False: the fence was there already, so another
     /// connection has decided about this update.
     pub fn refuse(&mut self, refusal: &Refusal) -> Result<bool, SinkError> {
-        let move_fence = self.shape.move_fence();
-        let incarnation = self.incarnation;
-        let at =
-            UNIX_EPOCH + Duration::from_millis(u64::try_from(refusal.timestamp_ms).unwrap_or(0));
-        self.run(&move_fence, |client| {
-            let mut transaction = client.transaction()?;
-            let key = (uuid_text(refusal.key.app.0), uuid_text(refusal.key.subscription.0));
-            let moved = transaction.execute_typed(
-                &move_fence,
+        let sql = self.shape.refuse();
+        let since_1970 = Duration::from_millis(u64::try_from(refusal.timestamp_ms).unwrap_or(0));
+        let rows = self.run(&sql, |client| {
+            client.query_typed(
+                &sql,
                 &[
-                    (&key.0, Type::UUID),
-                    (&key.1, Type::UUID),
-                    (&incarnation, Type::INT4),
+                    (&UuidParam(refusal.key.app.0), Type::UUID),
+                    (&UuidParam(refusal.key.subscription.0), Type::UUID),
+                    (&refusal.position.incarnation, Type::INT4),
                     (&refusal.position.leader_epoch, Type::INT4),
                     (&refusal.position.offset, Type::INT8),
-                    (&at, Type::TIMESTAMPTZ),
-                ],
-            )?;
-            if moved == 0 {
-                return Ok(false);
-            }
-            transaction.execute_typed(
-                "INSERT INTO refused (incarnation, partition, source_offset, reason, sqlstate, message) \
-                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
-                &[
-                    (&incarnation, Type::INT4),
+                    (&(UNIX_EPOCH + since_1970), Type::TIMESTAMPTZ),
                     (&refusal.partition.0, Type::INT4),
-                    (&refusal.position.offset, Type::INT8),
                     (&refusal.reason.as_str(), Type::TEXT),
                     (&refusal.sqlstate, Type::TEXT),
                     (&refusal.message, Type::TEXT),
                 ],
-            )?;
-            transaction.commit()?;
-            Ok(true)
-        })
+            )
+        })?;
+        Ok(!rows.is_empty())
     }
 
     /// Those of a partition's updates that were refused before, by a life of this process that may not have sent its dead
@@ -340,10 +323,6 @@ fn number(row: &postgres::Row) -> usize {
 }
 
 /// A uuid parameter.
-fn uuid_text(bytes: [u8; 16]) -> UuidParam {
-    UuidParam(bytes)
-}
-
 #[derive(Debug)]
 struct UuidParam([u8; 16]);
 

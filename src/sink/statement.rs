@@ -208,9 +208,10 @@ impl Shape {
         )
     }
 
-    /// Moves a row's fence without any other change, or makes the row: 1 row if the fence was below, else none.
-    /// Parameters: keys, incarnation, leader epoch, offset, time.
-    pub fn move_fence(&self) -> String {
+    /// Moves a row's fence without any other change, or makes the row, and remembers a refused update; both or neither. One
+    /// row if the fence was below, else none. Parameters: keys, incarnation, leader epoch, offset, time, partition, reason,
+    /// sqlstate, message.
+    pub fn refuse(&self) -> String {
         let [key_0, key_1] = self.keys;
         let (mut names, mut values) = (String::new(), String::new());
         for column in self
@@ -222,10 +223,13 @@ impl Shape {
             values.push_str(", '{}'");
         }
         format!(
-            "INSERT INTO {} AS t ({key_0}, {key_1}, source_incarnation, source_leader_epoch, source_offset, updated_at{names}) \
-             VALUES ($1, $2, $3, $4, $5, $6{values}) ON CONFLICT ({key_0}, {key_1}) DO UPDATE SET \
-             source_incarnation = $3, source_leader_epoch = $4, source_offset = $5, updated_at = $6 \
-             WHERE (t.source_incarnation, t.source_leader_epoch, t.source_offset) < ($3, $4, $5)",
+            "WITH moved AS (INSERT INTO {} AS t ({key_0}, {key_1}, source_incarnation, source_leader_epoch, \
+             source_offset, updated_at{names}) VALUES ($1, $2, $3, $4, $5, $6{values}) \
+             ON CONFLICT ({key_0}, {key_1}) DO UPDATE SET source_incarnation = $3, source_leader_epoch = $4, \
+             source_offset = $5, updated_at = $6 \
+             WHERE (t.source_incarnation, t.source_leader_epoch, t.source_offset) < ($3, $4, $5) RETURNING 1), \
+             remembered AS (INSERT INTO refused (incarnation, partition, source_offset, reason, sqlstate, message) \
+             SELECT $3, $7, $5, $8, $9, $10 FROM moved ON CONFLICT DO NOTHING) SELECT 1 FROM moved",
             self.table
         )
     }

@@ -224,6 +224,18 @@ impl Audit {
         }
     }
 
+    /// A letter, here by its own place, that does not say where it comes from.
+    pub fn unreadable_letter(&mut self, partition: Partition, offset: i64) {
+        self.report.differ(Example {
+            difference: Difference::DeadLetterUnexpected,
+            row: None,
+            partition: Some(partition),
+            offset: Some(offset),
+            model: "letters say where they come from, and why".to_owned(),
+            found: "at this place of the dead letter topic: one without these headers".to_owned(),
+        });
+    }
+
     fn unexpected_letter(&mut self, partition: Partition, offset: i64, reason: Reason) {
         self.report.differ(Example {
             difference: Difference::DeadLetterUnexpected,

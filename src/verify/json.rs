@@ -13,8 +13,8 @@ use std::{borrow::Cow, fmt};
 /// One `"name": value` of an object.
 #[derive(Debug)]
 pub(super) struct Member<'a> {
-    /// Without quotes and escapes; `None` when it holds a lone surrogate, which no text of Rust's or Postgres' can.
-    pub name: Option<Cow<'a, str>>,
+    /// As [`text`] gives it.
+    pub name: Cow<'a, str>,
     /// The value's JSON text, without blanks around it.
     pub value: &'a str,
 }
@@ -31,20 +31,52 @@ pub(super) fn last_members(json: &str) -> Option<Vec<Member<'_>>> {
     let mut members = members(json)?;
     members.reverse();
     members.sort_by(|one, other| one.name.cmp(&other.name));
-    members.dedup_by(|later, kept| later.name.is_some() && later.name == kept.name);
+    members.dedup_by(|later, kept| later.name == kept.name);
     Some(members)
 }
 
-/// The text of a JSON string; `None` when it holds a lone surrogate. Panics unless `json` is a valid JSON string.
-pub(super) fn text(json: &str) -> Option<Cow<'_, str>> {
+/// The text of a JSON string. Panics unless `json` is a valid one.
+///
+/// With a lone surrogate it is no text at all, and comes as it is written: see [`has_lone_surrogate`].
+pub(super) fn text(json: &str) -> Cow<'_, str> {
     let inside = json
         .strip_prefix('"')
         .and_then(|rest| rest.strip_suffix('"'))
         .expect("a JSON string");
     if !inside.contains('\\') {
-        return Some(Cow::Borrowed(inside));
+        return Cow::Borrowed(inside);
     }
-    serde_json::from_str(json).ok().map(Cow::Owned)
+    serde_json::from_str(json).map_or(Cow::Borrowed(inside), Cow::Owned)
+}
+
+/// Whether there is an escape for half of a surrogate pair: it may be good JSON, but is no text in Rust or Postgres.
+/// Looks for nothing else, so `json` may be anything.
+pub(super) fn has_lone_surrogate(json: &str) -> bool {
+    let mut rest = json;
+    while let Some((_, escape)) = rest.split_once('\\') {
+        rest = match code_unit(escape) {
+            Some(0xd800..=0xdbff) => {
+                let next = escape[5..].strip_prefix('\\').unwrap_or_default();
+                if !matches!(code_unit(next), Some(0xdc00..=0xdfff)) {
+                    return true;
+                }
+                &next[5..]
+            }
+            Some(0xdc00..=0xdfff) => return true,
+            // Past the escaped character, which may be a backslash.
+            _ => escape.strip_prefix('\\').unwrap_or(escape),
+        };
+    }
+    false
+}
+
+/// The unit of UTF-16 in an escape like `u00e9`; `None` for other escapes.
+fn code_unit(escape: &str) -> Option<u16> {
+    let digits = escape.strip_prefix('u')?.get(..4)?;
+    let is_hexadecimal = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_hexadecimal
+        .then(|| u16::from_str_radix(digits, 16).ok())
+        .flatten()
 }
 
 /// A number's one spelling: `1e2`, `100` and `100.0` are all `1e2`, and every zero is `0`.
@@ -111,10 +143,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn pairs(members: Vec<Member<'_>>) -> Vec<(Option<String>, String)> {
+    fn pairs(members: Vec<Member<'_>>) -> Vec<(String, String)> {
         members
             .into_iter()
-            .map(|member| (member.name.map(Cow::into_owned), member.value.to_owned()))
+            .map(|member| (member.name.into_owned(), member.value.to_owned()))
             .collect()
     }
 
@@ -123,9 +155,9 @@ mod tests {
         let found =
             pairs(members(r#" { "a" : 1.50 , "\u0062":{"x":[1]}, "\ud800":"\ud800" } "#).unwrap());
         let expected = [
-            (Some("a".to_owned()), "1.50".to_owned()),
-            (Some("b".to_owned()), r#"{"x":[1]}"#.to_owned()),
-            (None, r#""\ud800""#.to_owned()),
+            ("a".to_owned(), "1.50".to_owned()),
+            ("b".to_owned(), r#"{"x":[1]}"#.to_owned()),
+            (r"\ud800".to_owned(), r#""\ud800""#.to_owned()),
         ];
         assert_eq!(found, expected);
     }
@@ -158,16 +190,39 @@ mod tests {
     }
 
     #[test]
-    fn text_is_unescaped_and_refuses_lone_surrogates_only() {
-        assert_eq!(text(r#""a\nb\u0000\ud83d\ude00""#).unwrap(), "a\nb\0😀");
+    fn text_is_unescaped() {
+        assert_eq!(text(r#""a\nb\u0000\ud83d\ude00""#), "a\nb\0😀");
+        assert_eq!(text(r#""a""#), "a");
+    }
+
+    #[test]
+    fn lone_surrogates_are_found_wherever_they_are() {
         for lone in [
-            r#""\ud800""#,
-            r#""\udc00""#,
-            r#""\ud800\ud800""#,
-            r#""\ud800x""#,
-            r#""\udc00\ud800""#,
+            r"\ud800",
+            r"\uDC00",
+            r"\ud800\ud800",
+            r"\ud800x",
+            r"\udc00\ud800",
+            r"\\\udfff",
+            r"\ud83d\n",
         ] {
-            assert_eq!(text(lone), None, "{lone}");
+            for json in [
+                format!(r#"["{lone}"]"#),
+                format!(r#"{{"a":{{"x{lone}y":1}}}}"#),
+            ] {
+                assert!(has_lone_surrogate(&json), "{json}");
+            }
+        }
+        for whole in [
+            r"\ud83d\ude00",
+            r"\\ud800",
+            r"\u00e9",
+            r"\ue000\ud7ff",
+            r#"\"\/\b"#,
+            "😀",
+        ] {
+            let json = format!(r#"["{whole}"]"#);
+            assert!(!has_lone_surrogate(&json), "{json}");
         }
     }
 
@@ -218,8 +273,15 @@ mod tests {
                 .collect();
             let json = format!("{{{}}}", fields.join(","));
             let tree: std::collections::BTreeMap<String, serde_json::Value> = serde_json::from_str(&json).unwrap();
-            let expected: Vec<_> = tree.into_iter().map(|(name, value)| (Some(name), value.to_string())).collect();
+            let expected: Vec<_> = tree.into_iter().map(|(name, value)| (name, value.to_string())).collect();
             prop_assert_eq!(pairs(last_members(&json).unwrap()), expected);
+        }
+
+        /// A string without lone surrogates is what serde_json can read.
+        #[test]
+        fn a_text_has_no_lone_surrogate_exactly_when_it_can_be_read(text in r"(\\(ud8ff|udc00|u0041|\\|n)|[a-z]){0,6}") {
+            let json = format!("\"{text}\"");
+            prop_assert_eq!(has_lone_surrogate(&json), serde_json::from_str::<String>(&json).is_err());
         }
     }
 }

@@ -4,7 +4,7 @@
 //! disagree, one of them is wrong. What depends on the row (a count that overflows) is [`super::state`]'s to say.
 
 use super::{
-    json::{Member, last_members, members, text},
+    json::{Member, has_lone_surrogate, last_members, members, text},
     state::Value,
 };
 use crate::{
@@ -54,8 +54,8 @@ pub(super) struct Judge {
 }
 
 impl Judge {
-    /// The update, or the first thing that is wrong in the order: size, value there, key, JSON, ids, key against value,
-    /// partition, tags, counts, parent, texts.
+    /// The update, or the first thing that is wrong in the order: size, value there, key, UTF-8, lone surrogates, JSON, ids,
+    /// key against value, partition, tags, counts, parent, texts.
     pub fn judge<'a>(
         &self,
         partition: Partition,
@@ -71,6 +71,9 @@ impl Judge {
         }
         let key = SubscriptionId::parse(key.ok_or(Reason::MissingId)?).ok_or(Reason::BadId)?;
         let value = std::str::from_utf8(value).map_err(|_| Reason::NotJson)?;
+        if has_lone_surrogate(value) {
+            return Err(Reason::BadText);
+        }
         let fields = Fields::of(value).ok_or(Reason::NotJson)?;
 
         let row = fields.row()?;
@@ -121,14 +124,14 @@ impl<'a> Fields<'a> {
     fn of(json: &'a str) -> Option<Self> {
         let mut fields = Self::default();
         for Member { name, value } in members(json)? {
-            let field = match name.as_deref() {
-                Some("app_id") => &mut fields.app,
-                Some("subscription_id") => &mut fields.subscription,
-                Some("parent_id") => &mut fields.parent,
-                Some("device_type") => &mut fields.device_type,
-                Some("identifier") => &mut fields.identifier,
-                Some("tags") => &mut fields.tags,
-                Some("counts") => &mut fields.counts,
+            let field = match name.as_ref() {
+                "app_id" => &mut fields.app,
+                "subscription_id" => &mut fields.subscription,
+                "parent_id" => &mut fields.parent,
+                "device_type" => &mut fields.device_type,
+                "identifier" => &mut fields.identifier,
+                "tags" => &mut fields.tags,
+                "counts" => &mut fields.counts,
                 _ => continue,
             };
             *field = Some(value);
@@ -136,19 +139,13 @@ impl<'a> Fields<'a> {
         Some(fields)
     }
 
+    /// The app's id is judged first.
     fn row(&self) -> Result<RowKey, Reason> {
-        let present = |field: Option<&'a str>| {
-            field
-                .filter(|json| *json != "null")
-                .ok_or(Reason::MissingId)
-        };
-        let (app, subscription) = (present(self.app)?, present(self.subscription)?);
-        let app = string(app)
-            .and_then(|text| AppId::parse(text.as_bytes()))
-            .ok_or(Reason::BadId)?;
+        let app = present(self.app)?;
+        let app = string(app).and_then(|text| AppId::parse(text.as_bytes()));
         Ok(RowKey {
-            app,
-            subscription: subscription_id(subscription)?,
+            app: app.ok_or(Reason::BadId)?,
+            subscription: subscription_id(present(self.subscription)?)?,
         })
     }
 
@@ -164,7 +161,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn counts(&self) -> Result<Vec<(Option<Cow<'a, str>>, i64)>, Reason> {
+    fn counts(&self) -> Result<Vec<(Cow<'a, str>, i64)>, Reason> {
         let Some(json) = self.counts else {
             return Ok(Vec::new());
         };
@@ -192,9 +189,15 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The text of `json` if it is a string of whole characters.
+fn present(field: Option<&str>) -> Result<&str, Reason> {
+    field
+        .filter(|json| *json != "null")
+        .ok_or(Reason::MissingId)
+}
+
+/// The text of `json` if it is a string.
 fn string(json: &str) -> Option<Cow<'_, str>> {
-    json.starts_with('"').then(|| text(json)).flatten()
+    json.starts_with('"').then(|| text(json))
 }
 
 fn subscription_id(json: &str) -> Result<SubscriptionId, Reason> {
@@ -223,14 +226,17 @@ fn text_change(json: Option<&str>) -> Result<Change<Cow<'_, str>>, Reason> {
     match json {
         None => Ok(Change::Leave),
         Some("null") => Ok(Change::Clear),
-        Some(json) => storable(string(json)).map(Change::Set),
+        Some(json) => storable(string(json).ok_or(Reason::BadText)?).map(Change::Set),
     }
 }
 
-/// Postgres stores neither a lone surrogate nor NUL.
-fn storable(text: Option<Cow<'_, str>>) -> Result<Cow<'_, str>, Reason> {
-    text.filter(|text| !text.contains('\0'))
-        .ok_or(Reason::BadText)
+/// Postgres stores everything but NUL.
+fn storable(text: Cow<'_, str>) -> Result<Cow<'_, str>, Reason> {
+    if text.contains('\0') {
+        Err(Reason::BadText)
+    } else {
+        Ok(text)
+    }
 }
 
 #[cfg(test)]

@@ -97,8 +97,9 @@ fn ids_are_missing_when_absent_or_null_and_bad_when_no_uuid() {
     let (app, row) = (format!("\"{APP}\""), format!("\"{ROW}\""));
     assert_eq!(reason("null", &row), Some(Reason::MissingId));
     assert_eq!(reason(&app, "null"), Some(Reason::MissingId));
-    assert_eq!(reason("5", "null"), Some(Reason::MissingId));
-    for bad in ["5", "\"\"", "\"x\"", "[]", "true", "\"\\ud800\""] {
+    assert_eq!(reason("null", "5"), Some(Reason::MissingId));
+    assert_eq!(reason("5", "null"), Some(Reason::BadId));
+    for bad in ["5", "\"\"", "\"x\"", "[]", "true"] {
         assert_eq!(reason(bad, &row), Some(Reason::BadId), "{bad}");
         assert_eq!(reason(&app, bad), Some(Reason::BadId), "{bad}");
     }
@@ -194,23 +195,44 @@ fn a_parent_is_another_subscription() {
 }
 
 #[test]
-fn text_that_postgres_cannot_store_is_bad_wherever_it_is_used() {
-    for text in [r"\u0000", r"\ud800", r"x\udfffy"] {
-        for place in [
-            format!(r#","tags":{{"{text}":1}}"#),
-            format!(r#","tags":{{"{text}":null}}"#),
-            format!(r#","tags":{{"t":"{text}"}}"#),
-            format!(r#","counts":{{"{text}":1}}"#),
-            format!(r#","device_type":"{text}""#),
-            format!(r#","identifier":"{text}""#),
-        ] {
-            assert_eq!(reason_with(&place), Some(Reason::BadText), "{place}");
-        }
-        let unused = format!(r#","other":"{text}","{text}":1,"nested":{{"{text}":["{text}"]}}"#);
-        assert_eq!(reason_with(&unused), None, "{unused}");
+fn nul_is_bad_wherever_it_is_used() {
+    let text = r"x\u0000y";
+    for place in [
+        format!(r#","tags":{{"{text}":1}}"#),
+        format!(r#","tags":{{"{text}":null}}"#),
+        format!(r#","tags":{{"t":"{text}"}}"#),
+        format!(r#","counts":{{"{text}":1}}"#),
+        format!(r#","device_type":"{text}""#),
+        format!(r#","identifier":"{text}""#),
+    ] {
+        assert_eq!(reason_with(&place), Some(Reason::BadText), "{place}");
     }
+    let unused = format!(r#","other":"{text}","{text}":1,"nested":{{"{text}":["{text}"]}}"#);
+    assert_eq!(reason_with(&unused), None, "{unused}");
+}
+
+#[test]
+fn a_lone_surrogate_is_bad_anywhere_even_where_the_json_is_broken() {
+    for value in [
+        value(r#","other":["\ud800"]"#),
+        value(r#","\ud800":1"#),
+        value(r#","tags":5,"tags":{"a":"\udc00","a":1}"#),
+        r#"{"app_id":"\ud800"}"#.to_owned(),
+        r#"{"a":"\ud800"#.to_owned(),
+    ] {
+        assert_eq!(
+            reason_of(Some(ROW), &value),
+            Some(Reason::BadText),
+            "{value}"
+        );
+    }
+}
+
+#[test]
+fn a_text_field_is_a_string_or_null() {
     assert_eq!(reason_with(r#","device_type":5"#), Some(Reason::BadText));
     assert_eq!(reason_with(r#","identifier":{}"#), Some(Reason::BadText));
+    assert_eq!(reason_with(r#","identifier":null"#), None);
 }
 
 #[test]

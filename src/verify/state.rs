@@ -78,15 +78,15 @@ impl State {
             ..Self::default()
         };
         for tag in members(columns.tags, "tags")? {
-            let name = tag.name.expect("Postgres stores whole characters");
+            let name = tag.name;
             let value = match tag.value.starts_with('"') {
-                true => Value::text(&text(tag.value).expect("Postgres stores whole characters")),
+                true => Value::text(&text(tag.value)),
                 false => Value::plain(tag.value),
             };
             state.tags.push((names.number(&name), value));
         }
         for count in members(columns.counts, "counts")? {
-            let name = count.name.expect("Postgres stores whole characters");
+            let name = count.name;
             let sum = count
                 .value
                 .parse()

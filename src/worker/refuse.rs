@@ -5,7 +5,7 @@
 //! the database refuses a large share of recent updates, the shard stops and says why.
 
 use super::apply::{Applier, note_dead};
-use super::fold::{Dead, Fold, Folds};
+use super::fold::{Dead, Fold, Folds, Outcome};
 use crate::dead::Reason;
 use crate::fault;
 use crate::ids::Partition;
@@ -100,8 +100,15 @@ impl Applier {
                 );
                 true
             }
-            // The fence stands at or above this update: the next write finds that out, and whether it was refused.
-            Ok(false) => false,
+            // The fence stands at or above this update, so it was decided before. (A replay can raise the same error again:
+            // Postgres checks constraints of the row that an INSERT proposes before it looks for the one that is there.)
+            Ok(false) => {
+                folds.note(fold, || Outcome::Replayed);
+                let remembered = self.remember_refused(folds, &[fold.first]);
+                remembered
+                    .map_err(|error| self.patience.wait(&error))
+                    .is_ok()
+            }
             Err(error) => {
                 self.patience.wait(&error);
                 false

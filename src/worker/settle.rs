@@ -3,31 +3,11 @@
 
 use super::fold::{Dead, Outcome};
 use super::parked::Parking;
-use crate::commit::Slot;
-use crate::dispatch::{Batch, Headers, Origin, Row};
+use crate::dispatch::{Batch, Headers, OpenSlot, Origin, Row};
 use crate::ids::RowKey;
-use crate::kafka::dead_letters::{DeadLetter, DeadLetterSender, Receipt};
+use crate::kafka::dead_letters::{DeadLetter, DeadLetterSender};
 use crate::observe::recorder::WorkerRecorder;
 use std::{sync::Arc, time::Instant};
-
-/// Completes a message's slot when its dead letter is in Kafka.
-pub struct SlotReceipt {
-    origin: Arc<Origin>,
-    slot: Slot,
-}
-
-impl SlotReceipt {
-    /// For a message whose dead letter is about to be sent.
-    pub fn new(origin: Arc<Origin>, slot: Slot) -> Box<Self> {
-        Box::new(Self { origin, slot })
-    }
-}
-
-impl Receipt for SlotReceipt {
-    fn delivered(self: Box<Self>) {
-        self.origin.complete([self.slot]);
-    }
-}
 
 /// What the outcomes of a batch add up to.
 #[derive(Debug, Default)]
@@ -75,6 +55,7 @@ impl Settler<'_> {
                     match outcome {
                         Outcome::Dead(dead) => {
                             tally.finished += 1;
+                            crate::fault::crash_point("before-dead-letter");
                             let letter = dead_letter(&segment.origin, row, bytes, *dead);
                             self.dead_letters.send(letter);
                             continue;
@@ -163,6 +144,6 @@ fn dead_letter(origin: &Arc<Origin>, row: Row, bytes: &[u8], dead: Dead) -> Dead
         reason: dead.reason,
         sqlstate: dead.sqlstate,
         message: dead.message,
-        receipt: SlotReceipt::new(origin.clone(), row.slot),
+        receipt: OpenSlot::boxed(origin.clone(), row.slot),
     }
 }

@@ -1,0 +1,40 @@
+//! `millpond verify`: whether every row is what its updates make of it.
+
+use super::{ConfigArgs, print_data, print_note};
+use crate::verify::verify;
+use anyhow::Context;
+use std::process::ExitCode;
+
+/// Reads the topic again, computes what every row should be, and compares with Postgres
+///
+/// Prints one line of JSON, and the first differences on stderr. Exits with 1 on any difference, or when nothing was
+/// checked. Refuses while the group has members. Changes nothing.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let config = args.config.load()?.config;
+    let report = verify(&config)?;
+    for example in &report.examples {
+        print_note(&example.to_string());
+    }
+    let more = report
+        .differences()
+        .saturating_sub(report.examples.len() as u64);
+    if more > 0 {
+        print_note(&format!("and {more} more differences"));
+    }
+    if report.rows_checked == 0 {
+        print_note("no row was checked, so nothing is proven");
+    }
+    print_data(&serde_json::to_string(&report).context("the report can't be written as JSON")?)?;
+    Ok(if report.ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

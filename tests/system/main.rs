@@ -1,0 +1,22 @@
+//! System tests: the real binary, real Kafka, real Postgres. `tests/run` starts the services and names them in the
+//! environment (MILLPOND_TEST_KAFKA, MILLPOND_TEST_POSTGRES_0, …); every test has topics and databases of its own.
+//!
+//! - [`pond`]: a topic, two shards, a configuration, and the commands on them
+//! - [`child`]: a millpond process that is ended with its test
+//! - [`spine`]: everything is applied, exactly, whatever is killed
+//! - [`mutants`]: deliberately broken builds are noticed
+//! - [`members`]: processes of a group come and go
+//! - [`interleavings`]: other writers, refusals and crashes in every order
+//! - [`bad_input`]: each reason of a dead letter
+//! - [`bad_days`]: something is missing, away, or another one
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod bad_days;
+mod bad_input;
+mod child;
+mod interleavings;
+mod members;
+mod mutants;
+mod pond;
+mod spine;

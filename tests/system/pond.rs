@@ -1,0 +1,342 @@
+//! A topic, its shards as databases of their own, a configuration, and the commands on them.
+
+use crate::child::{Ended, Process};
+use millpond::config::{self, Config, Sources};
+use millpond::ids::{AppId, Partition};
+use millpond::kafka::admin::Admin;
+use millpond::kafka::reader::{Reader, Span};
+use postgres::{Client, NoTls};
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use serde_json::Value;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Commands that look or make something end by then.
+const COMMAND: Duration = Duration::from_secs(600);
+
+/// What a test works on.
+pub struct Pond {
+    pub topic: String,
+    pub config: PathBuf,
+    pub admin_port: u16,
+    databases: Vec<String>,
+    _directory: TempDir,
+}
+
+/// A message to be produced.
+pub struct Sent<'a> {
+    pub partition: i32,
+    pub key: Option<&'a str>,
+    pub value: Option<&'a str>,
+}
+
+/// A dead letter as it was read.
+pub struct Letter {
+    pub key: Option<String>,
+    pub value: Option<String>,
+    headers: Vec<(String, String)>,
+}
+
+impl Letter {
+    /// The last header of that name.
+    pub fn header(&self, name: &str) -> &str {
+        let found = self.headers.iter().rev().find(|(own, _)| own == name);
+        &found.unwrap_or_else(|| panic!("no header {name}")).1
+    }
+}
+
+/// How a pond differs from the usual.
+pub struct Shape {
+    pub partitions: u32,
+    pub shards: usize,
+    pub workers: usize,
+    /// More TOML, by section; a section may come again with other keys.
+    pub consumer: &'static str,
+    pub kafka: &'static str,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            partitions: 12,
+            shards: 2,
+            workers: 2,
+            consumer: "",
+            kafka: "",
+        }
+    }
+}
+
+fn environment(name: &str) -> String {
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: run these tests with tests/run"))
+}
+
+/// The server that holds the databases of a shard.
+pub fn server(shard: usize) -> String {
+    environment(&format!("MILLPOND_TEST_POSTGRES_{shard}"))
+}
+
+impl Pond {
+    /// A pond with its topic and tables made.
+    pub fn new(name: &str, shape: &Shape) -> Self {
+        let pond = Self::without_init(name, shape);
+        let made = pond.command(&["init"]);
+        assert!(made.status.success(), "{}", made.stderr);
+        pond
+    }
+
+    /// A pond whose topic and tables are not there yet.
+    pub fn without_init(name: &str, shape: &Shape) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let topic = format!("{name}-{}", std::process::id());
+        let admin_port = free_port();
+        let mut text = format!(
+            "[kafka]\nbrokers = \"{}\"\ntopic = \"{topic}\"\ngroup = \"{topic}\"\npartitions = {}\n\
+             dead_letter_topic = \"{topic}.dlq\"\n{}\n[kafka.librdkafka]\n\"session.timeout.ms\" = \"1500\"\n\
+             \"heartbeat.interval.ms\" = \"400\"\n\"reconnect.backoff.max.ms\" = \"500\"\n",
+            environment("MILLPOND_TEST_KAFKA"),
+            shape.partitions,
+            shape.kafka,
+        );
+        let mut databases = Vec::new();
+        for shard in 0..shape.shards {
+            let database = format!("{}_{shard}", topic.replace('-', "_"));
+            admin_client(shard)
+                .batch_execute(&format!("CREATE DATABASE {database}"))
+                .unwrap();
+            let address = server(shard).replace("dbname=millpond", &format!("dbname={database}"));
+            let (first, last) = (
+                shard * 256 / shape.shards,
+                (shard + 1) * 256 / shape.shards - 1,
+            );
+            write!(
+                text,
+                "[[shard]]\nname = \"s{shard}\"\napps = \"{first:02x}-{last:02x}\"\npostgres = \"{address}\"\nworkers = {}\n",
+                shape.workers
+            )
+            .unwrap();
+            databases.push(database);
+        }
+        write!(
+            text,
+            "[consumer]\n{}\n[admin]\nlisten = \"127.0.0.1:{admin_port}\"\n",
+            shape.consumer
+        )
+        .unwrap();
+        let config = directory.path().join("millpond.toml");
+        std::fs::write(&config, text).unwrap();
+        Self {
+            topic,
+            config,
+            admin_port,
+            databases,
+            _directory: directory,
+        }
+    }
+
+    /// Replaces text in the configuration.
+    pub fn reconfigure(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(&self.config).unwrap();
+        assert!(text.contains(from), "{from} is not in the configuration");
+        std::fs::write(&self.config, text.replace(from, to)).unwrap();
+    }
+
+    /// Runs a command to its end.
+    pub fn command(&self, arguments: &[&str]) -> Ended {
+        self.start(arguments, &[]).wait(COMMAND)
+    }
+
+    /// Starts a command.
+    pub fn start(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
+        Process::start(&self.config, arguments, environment)
+    }
+
+    /// Runs the consumer until it has caught up; its summary.
+    pub fn catch_up(&self) -> Value {
+        self.command(&["run", "--until-caught-up"]).json()
+    }
+
+    /// Produces messages; what was produced.
+    pub fn load(&self, arguments: &[&str]) -> Value {
+        self.command(&[&["load"], arguments].concat()).json()
+    }
+
+    /// Compares every row with the model, once the group has no members any more.
+    pub fn verify(&self) -> Value {
+        for _ in 0..200 {
+            let ended = self.command(&["verify"]);
+            if !ended.stderr.contains("member") {
+                return ended.json_whatever();
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("the group keeps its members");
+    }
+
+    /// Panics unless every row is right.
+    pub fn assert_exact(&self) -> Value {
+        let verdict = self.verify();
+        assert_eq!(verdict["ok"], true, "{verdict}");
+        verdict
+    }
+
+    /// The checked configuration.
+    pub fn configuration(&self) -> Config {
+        let text = std::fs::read_to_string(&self.config).unwrap();
+        config::load(&Sources::of_text(&text))
+            .expect("a good configuration")
+            .config
+    }
+
+    /// The partition of an app's messages.
+    pub fn partition_of(&self, app: &str) -> i32 {
+        self.configuration()
+            .partitioner
+            .partition_of(AppId::parse(app.as_bytes()).unwrap())
+            .0
+    }
+
+    /// Produces messages one after the other, and waits until the broker has them.
+    pub fn produce(&self, messages: &[Sent<'_>]) {
+        let brokers = environment("MILLPOND_TEST_KAFKA");
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .create()
+            .unwrap();
+        for Sent {
+            partition,
+            key,
+            value,
+        } in messages
+        {
+            let mut record: BaseRecord<'_, str, str> =
+                BaseRecord::to(&self.topic).partition(*partition);
+            record.key = *key;
+            record.payload = *value;
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(Duration::from_secs(30)).unwrap();
+    }
+
+    /// Every dead letter.
+    pub fn dead_letters(&self) -> Vec<Letter> {
+        let kafka = self.configuration().kafka;
+        let topic = &kafka.dead_letter_topic;
+        let ends = Admin::connect(&kafka)
+            .unwrap()
+            .end_offsets(topic, Duration::from_secs(10))
+            .unwrap();
+        let spans: Vec<Span> = (0..)
+            .zip(ends)
+            .map(|(at, end)| Span {
+                partition: Partition(at),
+                start: 0,
+                end,
+            })
+            .collect();
+        let mut reader = Reader::open(&kafka, topic, &spans).unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut letters = Vec::new();
+        while let Some(message) = reader.next(Duration::from_secs(10)) {
+            let message = message.unwrap();
+            let headers = message
+                .headers()
+                .map(|(name, value)| (name.to_owned(), text(value.unwrap_or_default())));
+            letters.push(Letter {
+                key: message.key().map(text),
+                value: message.value().map(text),
+                headers: headers.collect(),
+            });
+        }
+        letters
+    }
+
+    /// Deletes the topic of updates and waits until it is gone.
+    pub fn delete_topics(&self) {
+        let admin = Admin::connect(&self.configuration().kafka).unwrap();
+        admin
+            .delete_topic(&self.topic, Duration::from_secs(10))
+            .unwrap();
+        self.wait_for("the topic is gone", Duration::from_secs(30), |pond| {
+            admin
+                .topic_partitions(&pond.topic, Duration::from_secs(10))
+                .unwrap()
+                .is_none()
+        });
+    }
+
+    /// A connection to a shard's database.
+    pub fn shard(&self, shard: usize) -> Client {
+        let address = server(shard).replace(
+            "dbname=millpond",
+            &format!("dbname={}", self.databases[shard]),
+        );
+        Client::connect(&address, NoTls).unwrap()
+    }
+
+    /// The answer of the running consumer's admin address.
+    pub fn admin(&self, path: &str) -> Option<(u16, String)> {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.admin_port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: millpond\r\nConnection: close\r\n\r\n"
+        )
+        .ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let status = answer.split(' ').nth(1)?.parse().ok()?;
+        let body = answer.split_once("\r\n\r\n")?.1.to_owned();
+        Some((status, body))
+    }
+
+    /// A metric's value, summed over its labels; `None` while the consumer isn't up.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let (_, text) = self.admin("/metrics")?;
+        let values = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            (series.split('{').next() == Some(name))
+                .then(|| value.parse::<f64>().ok())
+                .flatten()
+        });
+        values.reduce(|sum, value| sum + value)
+    }
+
+    /// Waits until a condition holds.
+    pub fn wait_for(&self, what: &str, within: Duration, mut condition: impl FnMut(&Self) -> bool) {
+        let deadline = std::time::Instant::now() + within;
+        while !condition(self) {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "{what}: not within {within:?}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Pond {
+    fn drop(&mut self) {
+        for (shard, database) in self.databases.iter().enumerate() {
+            let _ = admin_client(shard)
+                .batch_execute(&format!("DROP DATABASE {database} WITH (FORCE)"));
+        }
+    }
+}
+
+fn admin_client(shard: usize) -> Client {
+    Client::connect(&server(shard), NoTls).expect("Postgres answers")
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
