@@ -4,6 +4,8 @@
 
 mod config;
 mod init;
+mod lag;
+mod load;
 mod run;
 mod verify;
 
@@ -25,7 +27,9 @@ struct Cli {
 enum Command {
     Run(run::Args),
     Init(init::Args),
+    Load(load::Args),
     Verify(verify::Args),
+    Lag(lag::Args),
     Config(config::Args),
 }
 
@@ -34,7 +38,9 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run::run(args),
         Command::Init(args) => init::run(args),
+        Command::Load(args) => load::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Lag(args) => lag::run(args),
         Command::Config(args) => config::run(args),
     };
     done.unwrap_or_else(|error| {

@@ -3,16 +3,20 @@
 
 use super::client::{Context, KafkaError, client_config, topic_missing, topic_partitions};
 use super::native;
+use crate::clock;
 use crate::config::checked::Kafka;
 use futures_executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as NativeError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 /// How long [`Admin::connect`] waits for a first answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long to wait before a question that failed for a passing reason is asked again.
+const ASK_AGAIN_PAUSE: Duration = Duration::from_millis(200);
 
 /// A connection for questions and changes. One thread at a time gets the best error messages out of it.
 pub struct Admin {
@@ -151,22 +155,15 @@ impl Admin {
     /// One list-offsets request per broker, for all partitions. Where a timestamp has no record the answer is -1.
     fn offsets(&self, topic: &str, at: Offset, timeout: Duration) -> Result<Vec<i64>, KafkaError> {
         let doing = format!("list the offsets of topic {topic}");
-        let mut list = self.all_partitions(topic, &doing, timeout)?;
-        // librdkafka passes the offset on as the protocol's timestamp, where -1 means the end and -2 the beginning.
-        list.set_all_offsets(at)
-            .map_err(|error| self.error(&doing, &error))?;
-        let answer = self
-            .asking
-            .offsets_for_times(list, timeout)
-            .map_err(|error| self.error(&doing, &error))?;
-        let mut offsets = Vec::with_capacity(answer.count());
-        for element in answer.elements() {
-            element
-                .error()
-                .map_err(|error| self.error(&doing, &error))?;
-            offsets.push(element.offset().to_raw().unwrap_or(-1));
-        }
-        Ok(offsets)
+        let failed = |error| self.error(&doing, &error);
+        patiently(timeout, |left| {
+            let mut list = self.all_partitions(topic, &doing, left)?;
+            // librdkafka passes the offset on as the protocol's timestamp, where -1 means the end and -2 the beginning.
+            list.set_all_offsets(at).map_err(failed)?;
+            let answer = self.asking.offsets_for_times(list, left).map_err(failed)?;
+            let raw = |offset: Offset| offset.to_raw().unwrap_or(-1);
+            each_offset(&answer, raw).map_err(failed)
+        })
     }
 
     /// What a group has committed for each partition, by partition number; `None` where it never did, so a group that
@@ -178,41 +175,33 @@ impl Admin {
         timeout: Duration,
     ) -> Result<Vec<Option<i64>>, KafkaError> {
         let doing = format!("look up what group {group} has committed of topic {topic}");
-        let list = self.all_partitions(topic, &doing, timeout)?;
         let mut config = client_config(&self.kafka, "millpond-admin");
         config.set("group.id", group);
         let member: BaseConsumer<Context> = config
             .create_with_context(Context::default())
             .map_err(|error| self.error(&doing, &error))?;
-        let answer = member
-            .committed_offsets(list, timeout)
-            .map_err(|error| KafkaError::of(&self.kafka, &doing, &error, last_error(&member)))?;
-        let mut committed = Vec::with_capacity(answer.count());
-        for element in answer.elements() {
-            element
-                .error()
-                .map_err(|error| self.error(&doing, &error))?;
-            committed.push(if let Offset::Offset(offset) = element.offset() {
-                Some(offset)
-            } else {
-                None
-            });
-        }
-        Ok(committed)
+        let failed = |error| KafkaError::of(&self.kafka, &doing, &error, last_error(&member));
+        patiently(timeout, |left| {
+            let list = self.all_partitions(topic, &doing, left)?;
+            let answer = member.committed_offsets(list, left).map_err(failed)?;
+            let known = |offset| {
+                if let Offset::Offset(offset) = offset {
+                    Some(offset)
+                } else {
+                    None
+                }
+            };
+            each_offset(&answer, known).map_err(failed)
+        })
     }
 
-    /// How many members a group has now; 0 for one that doesn't exist.
+    /// How many members a group has now, under either group protocol; 0 for one that doesn't exist.
     pub fn group_members(&self, group: &str, timeout: Duration) -> Result<usize, KafkaError> {
         let doing = format!("look at group {group}");
-        let list = self
-            .asking
-            .fetch_group_list(Some(group), timeout)
-            .map_err(|error| self.error(&doing, &error))?;
-        Ok(list
-            .groups()
-            .iter()
-            .map(|group| group.members().len())
-            .sum())
+        patiently(timeout, |left| {
+            native::group_members(self.changing.inner(), group, left)
+                .map_err(|code| self.error_of_code(&doing, code))
+        })
     }
 
     /// Deletes a group and its committed offsets; refused while it has members. `false`: there was none.
@@ -258,6 +247,34 @@ impl Admin {
     fn error_of_code(&self, doing: &str, code: RDKafkaErrorCode) -> KafkaError {
         KafkaError::of_code(&self.kafka, doing, code, last_error(&self.asking))
     }
+}
+
+/// Asks again while the brokers are away or just changing roles. `ask` is told how much of the timeout is left.
+fn patiently<T>(
+    timeout: Duration,
+    ask: impl Fn(Duration) -> Result<T, KafkaError>,
+) -> Result<T, KafkaError> {
+    let deadline = clock::now() + timeout;
+    loop {
+        let answer = ask(deadline.saturating_duration_since(clock::now()));
+        let later = clock::now() + ASK_AGAIN_PAUSE;
+        if !matches!(answer, Err(KafkaError::Away { .. })) || later >= deadline {
+            return answer;
+        }
+        thread::sleep(ASK_AGAIN_PAUSE);
+    }
+}
+
+/// The offset of each element, in their order.
+fn each_offset<T>(
+    list: &TopicPartitionList,
+    convert: impl Fn(Offset) -> T,
+) -> Result<Vec<T>, NativeError> {
+    let elements = list.elements();
+    elements
+        .iter()
+        .map(|element| element.error().map(|()| convert(element.offset())))
+        .collect()
 }
 
 fn options(timeout: Duration) -> AdminOptions {

@@ -197,7 +197,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: NativeError, reason: &str) {
-        tracing::debug!(error = %error, reason, "kafka client");
+        tracing::info!(target: "librdkafka", error = %error, "{reason}");
         // That all are down says less than why the last one is.
         let summary = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
         let mut last = self.last_error.lock();
@@ -209,23 +209,21 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {}
 
-/// Passes a line of librdkafka's log on to ours.
+/// Passes a line of librdkafka's log on to ours, under the target "librdkafka".
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
     match level {
         // One table of settings serves consumers and producers; each names the other's settings in a warning.
         RDKafkaLogLevel::Warning if facility == "CONFWARN" => {
-            tracing::debug!(facility, "librdkafka: {line}")
+            tracing::debug!(target: "librdkafka", facility, "{line}");
         }
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert
         | RDKafkaLogLevel::Critical
-        | RDKafkaLogLevel::Error => {
-            tracing::error!(facility, "librdkafka: {line}");
-        }
-        RDKafkaLogLevel::Warning => tracing::warn!(facility, "librdkafka: {line}"),
+        | RDKafkaLogLevel::Error => tracing::error!(target: "librdkafka", facility, "{line}"),
+        RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, "{line}"),
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-            tracing::info!(facility, "librdkafka: {line}")
+            tracing::info!(target: "librdkafka", facility, "{line}");
         }
-        RDKafkaLogLevel::Debug => tracing::debug!(facility, "librdkafka: {line}"),
+        RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{line}"),
     }
 }

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::config::checked::Kafka;
 use crate::dead::{Reason, Receipt, header};
 use crate::ids::Partition;
-use crate::observe::Registry;
+use crate::observe::{Registry, log::Repeated};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -29,6 +29,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(1);
+/// When librdkafka gives a letter back; it is sent again then.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often delivery reports are looked for while letters are on their way.
 const POLL: Duration = Duration::from_millis(5);
 /// How often librdkafka's log is emptied while there is nothing to do.
@@ -138,7 +140,7 @@ struct Desk {
     arrived: u64,
     backoff: Duration,
     again_at: Instant,
-    logged_at: Option<Instant>,
+    failing: Repeated,
 }
 
 impl Desk {
@@ -160,7 +162,7 @@ impl Desk {
             arrived: 0,
             backoff: BACKOFF_MIN,
             again_at: clock::now(),
-            logged_at: None,
+            failing: Repeated::once_in(LOG_INTERVAL),
         })
     }
 
@@ -297,12 +299,12 @@ impl Desk {
             self.again_at = now + self.backoff;
             self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
         }
-        if self.logged_at.is_none_or(|at| now >= at + LOG_INTERVAL) {
-            self.logged_at = Some(now);
+        if let Some(suppressed) = self.failing.due() {
             let (topic, waiting) = (&self.kafka.dead_letter_topic, self.held.len());
             tracing::warn!(
                 topic,
                 waiting,
+                suppressed,
                 error = why,
                 "dead letters can't be written; trying again"
             );
@@ -314,6 +316,7 @@ fn producer(kafka: &Kafka) -> Result<(Producer<u64>, Receiver<Report>), KafkaErr
     let tuning = Tuning {
         linger: POLL,
         compression: Compression::Lz4,
+        delivery_timeout: DELIVERY_TIMEOUT,
         queue_records_max: 10_000,
         queue_bytes_max: 64 << 20,
     };
@@ -336,7 +339,7 @@ fn send(
     number: u64,
 ) -> Result<(), SendError> {
     let letter = &held.letter;
-    let kept = |bytes: &'_ Box<[u8]>| {
+    let kept = |bytes: &'_ [u8]| {
         if held.cut {
             bytes.len().min(CUT_BYTES)
         } else {
@@ -352,8 +355,8 @@ fn send(
     let record = Record {
         topic: &kafka.dead_letter_topic,
         partition: Partition(i32::try_from(partition).expect("below the topic's partitions")),
-        key: letter.key.as_ref().map(|key| &key[..kept(key)]),
-        value: letter.value.as_ref().map(|value| &value[..kept(value)]),
+        key: letter.key.as_deref().map(|key| &key[..kept(key)]),
+        value: letter.value.as_deref().map(|value| &value[..kept(value)]),
         headers: &headers,
         timestamp_ms: (!held.cut && letter.timestamp_ms > 0).then_some(letter.timestamp_ms),
     };

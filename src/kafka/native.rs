@@ -9,9 +9,10 @@ use crate::{ids::Partition, ready::ReadySet};
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::message::BorrowedMessage;
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 use std::ffi::{CStr, CString, c_void};
-use std::{ptr, slice, sync::Arc, time::Duration};
+use std::{iter, ptr, slice, sync::Arc, time::Duration};
 
 /// What a queue's callback needs: whom to wake for which partition.
 struct Mark {
@@ -163,7 +164,7 @@ impl Message {
     }
 
     /// The error that stands in place of a message, if it is one.
-    pub fn error(&self) -> Option<rdkafka::types::RDKafkaErrorCode> {
+    pub fn error(&self) -> Option<RDKafkaErrorCode> {
         let error = self.get().err;
         (error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| error.into())
     }
@@ -202,37 +203,51 @@ impl Message {
         unsafe { sys::rd_kafka_message_timestamp(self.0.as_ptr(), &raw mut kind) }
     }
 
+    /// Names and values of its headers, in order.
+    pub fn headers(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        // SAFETY: the message lives as long as the borrow of it.
+        unsafe { headers(self.0.as_ptr()) }
+    }
+
     /// Calls `each` with the name and value of each header, in order.
     pub fn for_each_header(&self, mut each: impl FnMut(&[u8], Option<&[u8]>)) {
-        let mut headers = ptr::null_mut();
-        // SAFETY: the message and the out parameter are live; the headers belong to the message.
-        let found = unsafe { sys::rd_kafka_message_headers(self.0.as_ptr(), &raw mut headers) };
-        if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return;
-        }
-        for index in 0.. {
-            let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
-            // SAFETY: the headers and the out parameters are live; past the last index an error comes back.
-            let found = unsafe {
-                sys::rd_kafka_header_get_all(
-                    headers,
-                    index,
-                    &raw mut name,
-                    &raw mut value,
-                    &raw mut size,
-                )
-            };
-            if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-                return;
-            }
-            // SAFETY: the name ends with NUL, the value has `size` bytes, both live as long as the message.
-            let (name, value) = unsafe {
-                let value = (!value.is_null()).then(|| slice::from_raw_parts(value.cast(), size));
-                (CStr::from_ptr(name).to_bytes(), value)
-            };
-            each(name, value);
-        }
+        self.headers().for_each(|(name, value)| each(name, value));
     }
+}
+
+/// SAFETY: `message` must live for `'a`.
+unsafe fn headers<'a>(
+    message: *const sys::rd_kafka_message_t,
+) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
+    let mut headers = ptr::null_mut();
+    // SAFETY: the message and the out parameter are live. The headers belong to the message; without any they stay null.
+    unsafe { sys::rd_kafka_message_headers(message, &raw mut headers) };
+    let mut indexes = 0..;
+    iter::from_fn(move || {
+        if headers.is_null() {
+            return None;
+        }
+        let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
+        // SAFETY: the headers and the out parameters are live; past the last index an error comes back.
+        let found = unsafe {
+            let index = indexes.next()?;
+            sys::rd_kafka_header_get_all(
+                headers,
+                index,
+                &raw mut name,
+                &raw mut value,
+                &raw mut size,
+            )
+        };
+        if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return None;
+        }
+        // SAFETY: the name ends with NUL, the value has `size` bytes, both live as long as the message.
+        unsafe {
+            let value = (!value.is_null()).then(|| slice::from_raw_parts(value.cast(), size));
+            Some((CStr::from_ptr(name).to_bytes(), value))
+        }
+    })
 }
 
 impl Drop for Message {
@@ -246,6 +261,15 @@ impl Drop for Message {
 pub fn leader_epoch(message: &BorrowedMessage<'_>) -> i32 {
     // SAFETY: the message is borrowed, so it is live.
     unsafe { sys::rd_kafka_message_leader_epoch(message.ptr()) }
+}
+
+/// Names and values of the headers of a message that rust-rdkafka read, in order. Its own accessor panics at a name that is
+/// not UTF-8.
+pub(super) fn headers_of<'a>(
+    message: &'a BorrowedMessage<'_>,
+) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
+    // SAFETY: the message is borrowed for as long, so it is live.
+    unsafe { headers(message.ptr()) }
 }
 
 /// The partition's end offset as of its last fetch, without asking the broker; `None` before the first.
@@ -332,5 +356,69 @@ unsafe fn described_topic_id(event: *mut sys::rd_kafka_event_t) -> Option<String
                 .to_string_lossy()
                 .into_owned(),
         )
+    }
+}
+
+/// How many members a group has, under either group protocol; 0 for a group that doesn't exist. rust-rdkafka's own look-up
+/// sees none of the members of the newer protocol.
+pub(super) fn group_members<C: ClientContext>(
+    client: &Client<C>,
+    group: &str,
+    timeout: Duration,
+) -> Result<usize, RDKafkaErrorCode> {
+    let group = CString::new(group).map_err(|_| RDKafkaErrorCode::InvalidGroupId)?;
+    let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    let client = client.native_ptr();
+    let mut names = [group.as_ptr()];
+    // SAFETY: every pointer is checked or made here and destroyed here; results live as long as their event.
+    unsafe {
+        let queue = sys::rd_kafka_queue_new(client);
+        let options = sys::rd_kafka_AdminOptions_new(
+            client,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
+        );
+        sys::rd_kafka_AdminOptions_set_request_timeout(options, milliseconds, ptr::null_mut(), 0);
+        sys::rd_kafka_DescribeConsumerGroups(client, names.as_mut_ptr(), 1, options, queue);
+        let event = sys::rd_kafka_queue_poll(queue, milliseconds);
+        let members = if event.is_null() {
+            Err(RDKafkaErrorCode::OperationTimedOut)
+        } else {
+            described_group_members(event)
+        };
+        if !event.is_null() {
+            sys::rd_kafka_event_destroy(event);
+        }
+        sys::rd_kafka_AdminOptions_destroy(options);
+        sys::rd_kafka_queue_destroy(queue);
+        members
+    }
+}
+
+/// SAFETY: `event` must be a live event that `rd_kafka_DescribeConsumerGroups` of one group put into its queue.
+unsafe fn described_group_members(
+    event: *mut sys::rd_kafka_event_t,
+) -> Result<usize, RDKafkaErrorCode> {
+    // SAFETY: the result and its description live as long as the event.
+    unsafe {
+        let error = sys::rd_kafka_event_error(event);
+        if error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(error.into());
+        }
+        let mut count = 0;
+        let result = sys::rd_kafka_event_DescribeConsumerGroups_result(event);
+        let descriptions =
+            sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &raw mut count);
+        if count != 1 {
+            return Err(RDKafkaErrorCode::BadMessage);
+        }
+        let description = *descriptions;
+        let error = sys::rd_kafka_ConsumerGroupDescription_error(description);
+        match sys::rd_kafka_error_code(error) {
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(
+                sys::rd_kafka_ConsumerGroupDescription_member_count(description),
+            ),
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND => Ok(0),
+            error => Err(error.into()),
+        }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! The partition is always the caller's: mixing in librdkafka's own partitioner would break the order of a row.
 
-use super::client::{KafkaError, client_config, log, propose, topic_partitions};
+use super::client::{self, KafkaError, client_config, propose, topic_partitions};
 use crate::config::checked::Kafka;
 use crate::ids::Partition;
 use rdkafka::client::ClientContext;
@@ -16,8 +16,8 @@ use std::time::Duration;
 /// The largest record: the largest update (16 MiB) and room for headers.
 const RECORD_BYTES_MAX: usize = (16 << 20) + (1 << 20);
 
-/// How long librdkafka tries to deliver a record before it reports failure.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Enough to take what the client has complained of.
+const COMPLAINTS_POLL: Duration = Duration::from_millis(10);
 
 /// How a producer trades delay and memory for rate. The user's own settings beat `linger` and `compression`.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,8 @@ pub struct Tuning {
     pub linger: Duration,
     /// How batches are compressed.
     pub compression: Compression,
+    /// How long to try to deliver a record before its failure is reported.
+    pub delivery_timeout: Duration,
     /// Records that may wait for delivery. Bounds memory while the brokers are slow or away.
     pub queue_records_max: u32,
     /// Their bytes, for the same reason.
@@ -96,15 +98,16 @@ pub type OnDelivery<T> = dyn Fn(T, Result<(Partition, i64), DeliveryError>) + Se
 
 struct Context<T> {
     on_delivery: Box<OnDelivery<T>>,
+    complaints: client::Context,
 }
 
 impl<T: Send + Sync> ClientContext for Context<T> {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        log(level, facility, line);
+        self.complaints.log(level, facility, line);
     }
 
     fn error(&self, error: NativeError, reason: &str) {
-        tracing::debug!(error = %error, reason, "kafka producer");
+        self.complaints.error(error, reason);
     }
 }
 
@@ -179,13 +182,14 @@ impl<T: Send + Sync + 'static> Producer<T> {
         config.set("message.max.bytes", RECORD_BYTES_MAX.to_string());
         config.set(
             "delivery.timeout.ms",
-            DELIVERY_TIMEOUT.as_millis().to_string(),
+            tuning.delivery_timeout.as_millis().to_string(),
         );
         config.set("enable.idempotence", "true");
         // A misspelt topic is an error, not a new topic.
         config.set("allow.auto.create.topics", "false");
         let context = Context {
             on_delivery: Box::new(on_delivery),
+            complaints: client::Context::default(),
         };
         let native = config
             .create_with_context(context)
@@ -251,7 +255,10 @@ impl<T: Send + Sync + 'static> Producer<T> {
         timeout: Duration,
     ) -> Result<Option<u32>, KafkaError> {
         topic_partitions(self.native.client(), topic, timeout).map_err(|error| {
-            KafkaError::of(&self.kafka, &format!("look at topic {topic}"), &error, None)
+            // Complaints wait in the queue of reports.
+            self.poll(COMPLAINTS_POLL);
+            let last = self.native.context().complaints.take_last_error();
+            KafkaError::of(&self.kafka, &format!("look at topic {topic}"), &error, last)
         })
     }
 

@@ -9,12 +9,15 @@ use crate::ids::Partition;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as NativeError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers, Message as _, Timestamp as NativeTimestamp};
+use rdkafka::message::{BorrowedMessage, Message as _, Timestamp as NativeTimestamp};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::{collections::HashMap, time::Duration};
 
 /// How long a question about a partition's end may take.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a fetch brings of each partition for those who want few records. A larger record comes all the same.
+const FEW_BYTES: u32 = 64 << 10;
 
 /// What to read of a partition: from `start` on, below `end`. `start >= end` reads nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,12 +119,10 @@ impl Message<'_> {
         self.0.payload()
     }
 
-    /// Names and values of its headers, in order.
+    /// Names and values of its headers, in order. One whose name is not UTF-8, which Kafka's protocol forbids, is left out.
     pub fn headers(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
-        self.0
-            .headers()
-            .into_iter()
-            .flat_map(|headers| headers.iter().map(|header| (header.key, header.value)))
+        native::headers_of(&self.0)
+            .filter_map(|(name, value)| Some((str::from_utf8(name).ok()?, value)))
     }
 }
 
@@ -144,8 +145,24 @@ struct Source {
 impl Reader {
     /// Begins to read. Spans must be of different partitions that exist.
     pub fn open(kafka: &Kafka, topic: &str, spans: &[Span]) -> Result<Self, KafkaError> {
+        Self::start(kafka, topic, spans, settings(kafka))
+    }
+
+    /// The same for a caller that takes only the first few records of each partition: fetches little at a time.
+    pub fn open_for_few(kafka: &Kafka, topic: &str, spans: &[Span]) -> Result<Self, KafkaError> {
+        let mut config = settings(kafka);
+        config.set("fetch.message.max.bytes", FEW_BYTES.to_string());
+        Self::start(kafka, topic, spans, config)
+    }
+
+    fn start(
+        kafka: &Kafka,
+        topic: &str,
+        spans: &[Span],
+        config: ClientConfig,
+    ) -> Result<Self, KafkaError> {
         let error = |error| KafkaError::of(kafka, &doing(topic), &error, None);
-        let consumer: BaseConsumer<Context> = settings(kafka)
+        let consumer: BaseConsumer<Context> = config
             .create_with_context(Context::default())
             .map_err(error)?;
         let unfinished: Unfinished = spans
@@ -159,10 +176,11 @@ impl Reader {
                 .map_err(error)?;
         }
         consumer.incremental_assign(&list).map_err(error)?;
+        let (kafka, topic) = (kafka.clone(), topic.to_owned());
         Ok(Self {
             source: Source {
-                kafka: kafka.clone(),
-                topic: topic.to_owned(),
+                kafka,
+                topic,
                 consumer,
             },
             unfinished,

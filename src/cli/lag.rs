@@ -1,0 +1,348 @@
+//! `millpond lag`: how far the group is behind, in messages and in time, as kafka-consumer-groups shows it and by shard.
+
+use super::{ConfigArgs, print_data, print_note};
+use crate::clock;
+use crate::config::Config;
+use crate::ids::Partition;
+use crate::kafka::KafkaError;
+use crate::kafka::admin::Admin;
+use crate::kafka::reader::{ReadError, Reader, Span};
+use anyhow::ensure;
+use serde::Serialize;
+use std::collections::HashMap;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+/// Each question to the brokers ends by then.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// How long to look for the timestamps of first messages, for all partitions together.
+const TIME_LAG_BUDGET: Duration = Duration::from_secs(3);
+
+/// Show how far the group is behind: messages, and time since the first message that it has not committed
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// A line for each shard and one for all, instead of one for each partition
+    #[arg(short, long)]
+    summary: bool,
+    /// Again every so many seconds, until interrupted
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2")]
+    watch: Option<u32>,
+    /// For people, or an array for programs
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// One partition. The fields' names are its JSON keys; `None` is what nobody knows.
+#[derive(Clone, Debug, Serialize)]
+struct PartitionLag {
+    group: String,
+    topic: String,
+    partition: usize,
+    current_offset: Option<i64>,
+    log_end_offset: i64,
+    lag: Option<i64>,
+    time_lag_seconds: Option<f64>,
+    shard: String,
+}
+
+/// What the partitions of a shard add up to, or those of all.
+#[derive(Debug, PartialEq, Serialize)]
+struct ShardLag {
+    group: String,
+    topic: String,
+    /// `None` for all shards.
+    shard: Option<String>,
+    partitions: usize,
+    /// Partitions of which nothing was ever committed; they count as without lag.
+    partitions_unknown: usize,
+    lag: i64,
+    lag_max: i64,
+    time_lag_seconds_max: Option<f64>,
+}
+
+/// Prints the lag, once or until interrupted.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let config = args.config.load()?.config;
+    let admin = Admin::connect(&config.kafka)?;
+    loop {
+        let shown = look(&config, &admin).and_then(|lags| show(&lags, &args));
+        match (shown, args.watch) {
+            (shown, None) => {
+                print_data(&shown?)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            (Ok(text), Some(_)) => print_data(&text)?,
+            (Err(error), Some(_)) => print_note(&format!("{error:#}")),
+        }
+        thread::sleep(Duration::from_secs(
+            args.watch.unwrap_or_default().max(1).into(),
+        ));
+    }
+}
+
+fn look(config: &Config, admin: &Admin) -> anyhow::Result<Vec<PartitionLag>> {
+    let kafka = &config.kafka;
+    // Committed first: what is committed meanwhile can only make the lag look larger, never negative.
+    let committed = admin.committed_offsets(&kafka.group, &kafka.topic, TIMEOUT)?;
+    ensure!(
+        committed.iter().any(Option::is_some),
+        "group {} has committed nothing of topic {} at {}; is kafka.group right, and did `millpond run` ever run?",
+        kafka.group,
+        kafka.topic,
+        kafka.brokers
+    );
+    let ends = admin.end_offsets(&kafka.topic, TIMEOUT)?;
+    let starts = admin.start_offsets(&kafka.topic, TIMEOUT)?;
+    let behind: Vec<Span> = (0..)
+        .map(Partition)
+        .zip(committed.iter().zip(&starts))
+        .zip(&ends)
+        .filter_map(|((partition, (current, start)), end)| {
+            Some(Span {
+                partition,
+                start: (*current)?.max(*start),
+                end: *end,
+            })
+        })
+        .filter(|span| span.start < span.end)
+        .collect();
+    let first = first_timestamps(config, &behind)?;
+    let now_ms = clock::wall_ms();
+    let lag = |partition: usize, current_offset: Option<i64>, end: i64| {
+        let lag = current_offset.map(|current| (end - current).max(0));
+        let number = i32::try_from(partition).expect("Kafka counts partitions in an i32");
+        PartitionLag {
+            group: kafka.group.clone(),
+            topic: kafka.topic.clone(),
+            partition,
+            current_offset,
+            log_end_offset: end,
+            lag,
+            time_lag_seconds: match lag {
+                Some(0) => Some(0.0),
+                _ => first
+                    .get(&Partition(number))
+                    .map(|first_ms| seconds(now_ms - first_ms)),
+            },
+            shard: shard_name(config, partition),
+        }
+    };
+    Ok(committed
+        .into_iter()
+        .zip(ends)
+        .enumerate()
+        .map(|(at, (current, end))| lag(at, current, end))
+        .collect())
+}
+
+/// The Kafka timestamp of the first record of each span, as far as they are found in time.
+fn first_timestamps(
+    config: &Config,
+    spans: &[Span],
+) -> Result<HashMap<Partition, i64>, KafkaError> {
+    let mut reader = Reader::open_for_few(&config.kafka, &config.kafka.topic, spans)?;
+    let mut found = HashMap::new();
+    let deadline = clock::now() + TIME_LAG_BUDGET;
+    loop {
+        let message = match reader.next(deadline.saturating_duration_since(clock::now())) {
+            None | Some(Err(ReadError::Quiet { .. })) => return Ok(found),
+            // Retention was faster: its partition stays unknown, the others go on.
+            Some(Err(ReadError::Gone { .. })) => continue,
+            Some(Err(ReadError::Kafka(error))) => return Err(error),
+            Some(Ok(message)) => message,
+        };
+        let partition = message.partition();
+        if let Some(first_ms) = message.timestamp().milliseconds() {
+            found.insert(partition, first_ms);
+        }
+        reader.leave(partition);
+    }
+}
+
+/// A topic with other partitions than configured has some that no shard owns.
+fn shard_name(config: &Config, partition: usize) -> String {
+    let shard = partition / config.partitioner.partitions_per_shard() as usize;
+    config
+        .shards
+        .get(shard)
+        .map_or_else(|| "-".to_owned(), |shard| shard.name.clone())
+}
+
+/// 0 for a message from the future.
+fn seconds(milliseconds: i64) -> f64 {
+    Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0)).as_secs_f64()
+}
+
+fn show(lags: &[PartitionLag], args: &Args) -> anyhow::Result<String> {
+    let shards = by_shard(lags);
+    Ok(match (args.format, args.summary) {
+        (Format::Json, false) => serde_json::to_string(lags)?,
+        (Format::Json, true) => serde_json::to_string(&shards)?,
+        (Format::Text, false) => {
+            let header = "GROUP TOPIC PARTITION CURRENT-OFFSET LOG-END-OFFSET LAG TIME-LAG SHARD";
+            table(header, lags.iter().map(partition_cells))
+        }
+        (Format::Text, true) => {
+            let header = "GROUP TOPIC SHARD PARTITIONS UNKNOWN LAG LAG-MAX TIME-LAG-MAX";
+            table(header, shards.iter().map(shard_cells))
+        }
+    })
+}
+
+/// A line for each shard, in the order of their partitions, and one for all.
+fn by_shard(lags: &[PartitionLag]) -> Vec<ShardLag> {
+    let mut shards: Vec<ShardLag> = lags
+        .chunk_by(|one, next| one.shard == next.shard)
+        .map(|lags| sum(lags, Some(&lags[0].shard)))
+        .collect();
+    shards.push(sum(lags, None));
+    shards
+}
+
+fn sum(lags: &[PartitionLag], shard: Option<&String>) -> ShardLag {
+    let known = || lags.iter().filter_map(|lag| lag.lag);
+    ShardLag {
+        group: lags[0].group.clone(),
+        topic: lags[0].topic.clone(),
+        shard: shard.cloned(),
+        partitions: lags.len(),
+        partitions_unknown: lags.iter().filter(|lag| lag.lag.is_none()).count(),
+        lag: known().sum(),
+        lag_max: known().max().unwrap_or(0),
+        time_lag_seconds_max: lags
+            .iter()
+            .filter_map(|lag| lag.time_lag_seconds)
+            .max_by(f64::total_cmp),
+    }
+}
+
+fn partition_cells(lag: &PartitionLag) -> Vec<String> {
+    vec![
+        lag.group.clone(),
+        lag.topic.clone(),
+        lag.partition.to_string(),
+        or_dash(lag.current_offset),
+        lag.log_end_offset.to_string(),
+        or_dash(lag.lag),
+        or_dash(lag.time_lag_seconds.map(|seconds| format!("{seconds:.1}s"))),
+        lag.shard.clone(),
+    ]
+}
+
+fn shard_cells(lag: &ShardLag) -> Vec<String> {
+    vec![
+        lag.group.clone(),
+        lag.topic.clone(),
+        lag.shard.clone().unwrap_or_else(|| "(all)".to_owned()),
+        lag.partitions.to_string(),
+        lag.partitions_unknown.to_string(),
+        lag.lag.to_string(),
+        lag.lag_max.to_string(),
+        or_dash(
+            lag.time_lag_seconds_max
+                .map(|seconds| format!("{seconds:.1}s")),
+        ),
+    ]
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// Columns as wide as their widest cell, to the left.
+fn table(header: &str, lines: impl Iterator<Item = Vec<String>>) -> String {
+    let header: Vec<String> = header.split(' ').map(str::to_owned).collect();
+    let lines: Vec<Vec<String>> = std::iter::once(header).chain(lines).collect();
+    let width = |column: usize| {
+        lines
+            .iter()
+            .map(|line| line[column].len())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
+    let format = |line: &Vec<String>| {
+        let cells = line
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    lines.iter().map(format).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lag(partition: usize, current: Option<i64>, time: Option<f64>, shard: &str) -> PartitionLag {
+        PartitionLag {
+            group: "g".to_owned(),
+            topic: "t".to_owned(),
+            partition,
+            current_offset: current,
+            log_end_offset: 100,
+            lag: current.map(|current| 100 - current),
+            time_lag_seconds: time,
+            shard: shard.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_nobody_knows_is_a_dash_in_text_and_null_in_json() {
+        let lags = [lag(0, Some(40), Some(1.25), "a"), lag(1, None, None, "b")];
+        let text = table(
+            "GROUP TOPIC PARTITION CURRENT-OFFSET LOG-END-OFFSET LAG TIME-LAG SHARD",
+            lags.iter().map(partition_cells),
+        );
+        assert_eq!(
+            text,
+            "GROUP  TOPIC  PARTITION  CURRENT-OFFSET  LOG-END-OFFSET  LAG  TIME-LAG  SHARD\n\
+             g      t      0          40              100             60   1.2s      a\n\
+             g      t      1          -               100             -    -         b"
+        );
+        let json = serde_json::to_value(&lags[1]).expect("it is written");
+        assert_eq!(json["time_lag_seconds"], serde_json::Value::Null);
+        assert_eq!(json["log_end_offset"], 100);
+    }
+
+    #[test]
+    fn the_summary_adds_up_each_shard_and_all() {
+        let lags = [
+            lag(0, Some(40), Some(1.5), "a"),
+            lag(1, None, None, "a"),
+            lag(2, Some(90), Some(7.0), "b"),
+        ];
+        let found: Vec<_> = by_shard(&lags)
+            .into_iter()
+            .map(|sum| {
+                (
+                    sum.shard,
+                    sum.partitions,
+                    sum.partitions_unknown,
+                    sum.lag,
+                    sum.lag_max,
+                    sum.time_lag_seconds_max,
+                )
+            })
+            .collect();
+        let shard = |name: &str| Some(name.to_owned());
+        assert_eq!(
+            found,
+            [
+                (shard("a"), 2, 1, 60, 60, Some(1.5)),
+                (shard("b"), 1, 0, 10, 10, Some(7.0)),
+                (None, 3, 1, 70, 60, Some(7.0)),
+            ]
+        );
+    }
+}
