@@ -199,13 +199,15 @@ fn judge(address: &PostgresAddress, error: &postgres::Error) -> ConnectError {
     }
 }
 
-/// The driver's errors say what was done; only their causes say what went wrong.
+/// The driver's errors say what was done; only their causes say what went wrong. Some say again what their causes say.
 fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
         cause = error.source();
     }
     text

@@ -62,6 +62,7 @@ pub(super) struct NewerIncarnation {
 pub(super) struct Audit {
     judge: Judge,
     partitioner: Partitioner,
+    shard_names: Vec<String>,
     partition_by: PartitionBy,
     incarnation: i32,
     /// Every update from the first record on makes its row if there is none: the log alone decides which rows there are.
@@ -86,6 +87,11 @@ impl Audit {
                 partitioner: by_app.then(|| config.partitioner.clone()),
             },
             partitioner: config.partitioner.clone(),
+            shard_names: config
+                .shards
+                .iter()
+                .map(|shard| shard.name.clone())
+                .collect(),
             partition_by: config.kafka.partition_by,
             incarnation: config.kafka.incarnation,
             log_decides: inserts && config.kafka.start == Start::Earliest,
@@ -110,10 +116,8 @@ impl Audit {
         let right = self.partitioner.shard_of(row.app);
         if shard != right {
             self.report.rows_checked += 1;
-            let model = format!(
-                "not on this shard: its app belongs to shard number {}",
-                right.0
-            );
+            let right = &self.shard_names[right.0];
+            let model = format!("on shard {right}, which its app belongs to, if anywhere");
             self.differ_in_row(Difference::Extra, row, shard, None, model);
             return Ok(());
         }

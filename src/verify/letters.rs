@@ -6,12 +6,10 @@
 use crate::{
     dead::{Reason, header},
     ids::Partition,
+    kafka::dead_letters::TRUNCATED,
 };
 use hashbrown::HashMap;
 use xxhash_rust::xxh3::Xxh3Default;
-
-/// Added to a letter whose value was cut off because the broker refused it whole: the original length.
-const TRUNCATED: &str = "__dlq.errors.truncated";
 
 /// The letters that no message has claimed yet.
 #[derive(Default)]
@@ -24,7 +22,7 @@ pub(super) struct Letters {
 struct Origin {
     partition: Partition,
     offset: i64,
-    /// Of key and value; [`ANY_CONTENT`] where the letter does not have all of it.
+    /// Of key and value; [`ANY_CONTENT`] where the letter's value was cut off, since the broker refused it whole.
     content: u64,
 }
 
@@ -142,7 +140,8 @@ impl Reasons {
 }
 
 fn bit(reason: Reason) -> u16 {
-    1 << (reason as u16)
+    let place = Reason::ALL.iter().position(|other| *other == reason);
+    1 << place.expect("all reasons are in the list of all")
 }
 
 /// What a letter's headers say; `None` for what they don't, or not legibly.

@@ -3,7 +3,7 @@
 //! Kept small, since there may be one for each of ten million rows: names are numbers, values one short text each.
 
 use super::{
-    json::{decimal, last_members, text},
+    json::{Member, decimal, last_members, text},
     judge::{Change, Update},
 };
 use crate::ids::SubscriptionId;
@@ -77,20 +77,18 @@ impl State {
             identifier: columns.identifier.map(Box::from),
             ..Self::default()
         };
-        for tag in members(columns.tags, "tags")? {
-            let name = tag.name;
-            let value = match tag.value.starts_with('"') {
-                true => Value::text(&text(tag.value)),
-                false => Value::plain(tag.value),
+        for Member { name, value } in members(columns.tags, "tags")? {
+            let value = if value.starts_with('"') {
+                Value::text(&text(value))
+            } else {
+                Value::plain(value)
             };
             state.tags.push((names.number(&name), value));
         }
-        for count in members(columns.counts, "counts")? {
-            let name = count.name;
-            let sum = count
-                .value
+        for Member { name, value } in members(columns.counts, "counts")? {
+            let sum = value
                 .parse()
-                .map_err(|_| format!("count {name} is {}", count.value))?;
+                .map_err(|_| format!("count {name} is {value}"))?;
             state.counts.push((names.number(&name), sum));
         }
         state.tags.sort_by_key(|(name, _)| *name);

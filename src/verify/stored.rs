@@ -243,3 +243,60 @@ impl<R: BufRead> Tuples<R> {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A header with an extension, a row whose first field is null and whose others hold their own number, the end.
+    fn copied() -> Vec<u8> {
+        let mut bytes = b"PGCOPY\n\xff\r\n\0".to_vec();
+        bytes.extend([0, 0, 0, 0, 0, 0, 0, 3, 7, 7, 7]);
+        bytes.extend([0, 11]);
+        bytes.extend((-1i32).to_be_bytes());
+        for field in 1..11u8 {
+            bytes.extend([0, 0, 0, 1, field]);
+        }
+        bytes.extend((-1i16).to_be_bytes());
+        bytes
+    }
+
+    /// The fields of every row, or the error that came instead.
+    fn fields(bytes: &[u8]) -> io::Result<Vec<Vec<Option<Vec<u8>>>>> {
+        let mut tuples = Tuples::begin(bytes)?;
+        let mut rows = Vec::new();
+        while let Some(tuple) = tuples.next()? {
+            let field = |field| tuple.field(field).map(<[u8]>::to_vec);
+            rows.push((0..FIELDS).map(field).collect());
+        }
+        Ok(rows)
+    }
+
+    #[test]
+    fn rows_are_read_as_postgres_documents_them() {
+        let expected = (0..11u8)
+            .map(|field| (field > 0).then(|| vec![field]))
+            .collect();
+        assert_eq!(fields(&copied()).ok(), Some(vec![expected]));
+    }
+
+    #[test]
+    fn a_copy_that_breaks_off_is_an_error_and_not_the_end() {
+        let whole = copied();
+        for length in 0..whole.len() {
+            assert!(fields(&whole[..length]).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn keys_are_asked_for_by_name() {
+        let row = RowKey {
+            app: AppId([1; 16]),
+            subscription: SubscriptionId([2; 16]),
+        };
+        let statement = SUBSCRIPTION.copy_statement(&Selection::Keys(&[row]));
+        let condition = "WHERE (app_id, subscription_id) IN (('01010101-0101-0101-0101-010101010101'::uuid, \
+            '02020202-0202-0202-0202-020202020202'::uuid))";
+        assert!(statement.contains(condition), "{statement}");
+    }
+}

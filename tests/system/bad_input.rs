@@ -15,7 +15,7 @@ fn every_reason_is_told_and_the_partition_goes_on() {
     let shape = Shape {
         partitions: 2,
         shards: 1,
-        consumer: "message_max_bytes = 2000",
+        consumer: "message_max_bytes = 2000\n[ingest]\nbody_max_bytes = 2000",
         ..Shape::default()
     };
     let pond = Pond::new("reasons", &shape);
