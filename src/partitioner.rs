@@ -109,7 +109,7 @@ mod tests {
                 (
                     *text,
                     partitioner
-                        .partition_of(AppId::parse(text.as_bytes()).unwrap())
+                        .partition_of(AppId::parse(text.as_bytes()).expect("a uuid"))
                         .0,
                 )
             })

@@ -107,6 +107,8 @@ pub struct Place<'a> {
 
 /// A longer number is refused: Postgres' numeric ends at some length, and no sane tag comes near.
 const NUMBER_LENGTH_MAX: usize = 128;
+/// Beyond a double's range in either direction; Postgres' numeric ends at 16,383 digits behind the point.
+const EXPONENT_MAX: i32 = 1000;
 
 /// Decodes the value of a message.
 pub fn decode<'a>(value: &'a [u8], place: &Place<'_>) -> Result<Update<'a>, Rejection> {
@@ -157,6 +159,9 @@ pub fn decode<'a>(value: &'a [u8], place: &Place<'_>) -> Result<Update<'a>, Reje
     }
     if let Some(parent) = fields.parent_id {
         changes.push(read_parent(parent.get(), subscription)?);
+    }
+    if has_escapes {
+        check_texts(&changes)?;
     }
     for (field, column, name) in [
         (fields.device_type, column::DEVICE_TYPE, "device_type"),
@@ -317,9 +322,7 @@ fn read_tags<'a>(raw: &'a str, changes: &mut Vec<Change<'a>>) -> Result<(), Reje
     for (name, value) in &entries {
         let fine = match value.as_bytes()[0] {
             b'{' | b'[' => false,
-            b'-' | b'0'..=b'9' => {
-                value.len() <= NUMBER_LENGTH_MAX && value.parse::<f64>().is_ok_and(f64::is_finite)
-            }
+            b'-' | b'0'..=b'9' => is_storable_number(value),
             _ => true,
         };
         if !fine {
@@ -356,11 +359,6 @@ fn read_counts<'a>(raw: &'a str, changes: &mut Vec<Change<'a>>) -> Result<(), Re
             name,
             delta,
         });
-    }
-    for change in changes.iter() {
-        if let Change::Add { name, .. } = change {
-            storable(name, "a count's name")?;
-        }
     }
     Ok(())
 }
@@ -400,6 +398,32 @@ fn read_text<'a>(raw: &'a str, name: &str) -> Result<Option<SetValue<'a>>, Rejec
     };
     storable(&text, name)?;
     Ok(Some(SetValue::Text(text)))
+}
+
+/// Only an escape can spell a NUL in JSON, so this is asked of few messages.
+fn check_texts(changes: &[Change<'_>]) -> Result<(), Rejection> {
+    for change in changes {
+        match change {
+            Change::Merge { name, value, .. } => {
+                storable(name, "a tag's name")?;
+                let text = value.filter(|value| value.contains("\\u0000"));
+                storable(&text.map(unescaped).unwrap_or_default(), "a tag's value")?;
+            }
+            Change::Add { name, .. } => storable(name, "a count's name")?,
+            Change::Set { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether Postgres' numeric can hold it: not too long, not too large, not too fine.
+fn is_storable_number(text: &str) -> bool {
+    let exponent = text
+        .split_once(['e', 'E'])
+        .map_or(Ok(0), |(_, exponent)| exponent.parse::<i32>());
+    text.len() <= NUMBER_LENGTH_MAX
+        && exponent.is_ok_and(|exponent| exponent.abs() <= EXPONENT_MAX)
+        && text.parse::<f64>().is_ok_and(f64::is_finite)
 }
 
 fn storable(text: &str, what: &str) -> Result<(), Rejection> {

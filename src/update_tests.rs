@@ -152,6 +152,8 @@ fn tags_are_scalars() {
         r#"{"a":{}}"#,
         r#"{"a":[1]}"#,
         r#"{"a":1e999}"#,
+        r#"{"a":1e-1001}"#,
+        r#"{"a":0e99999999999}"#,
     ] {
         assert_eq!(
             reason(&with(&format!(r#","tags":{tags}"#))),
@@ -199,6 +201,7 @@ fn text_that_postgres_cannot_store_is_refused() {
         r#","tags":{"a":"\ud800"}"#,
         r#","tags":{"\udc00\ud800":1}"#,
         r#","counts":{"\u0000":1}"#,
+        r#","tags":{"\u0000":1},"counts":{"c":1}"#,
         r#","identifier":"\u0000""#,
         r#","device_type":7"#,
     ] {

@@ -6,6 +6,7 @@
 use super::client::{self, KafkaError, client_config, propose, topic_partitions};
 use crate::config::checked::Kafka;
 use crate::ids::Partition;
+use crate::sync::{AtomicUsize, Ordering};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError as NativeError, RDKafkaErrorCode};
@@ -99,6 +100,8 @@ pub type OnDelivery<T> = dyn Fn(T, Result<(Partition, i64), DeliveryError>) + Se
 struct Context<T> {
     on_delivery: Box<OnDelivery<T>>,
     complaints: client::Context,
+    /// Handed over and not reported. librdkafka's own count has log lines in it.
+    in_flight: AtomicUsize,
 }
 
 impl<T: Send + Sync> ClientContext for Context<T> {
@@ -119,6 +122,7 @@ impl<T: Send + Sync> ProducerContext for Context<T> {
             Ok(message) => Ok((Partition(message.partition()), message.offset())),
             Err((error, _)) => Err(delivery_error(error)),
         };
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
         (self.on_delivery)(*value, result);
     }
 }
@@ -190,6 +194,7 @@ impl<T: Send + Sync + 'static> Producer<T> {
         let context = Context {
             on_delivery: Box::new(on_delivery),
             complaints: client::Context::default(),
+            in_flight: AtomicUsize::new(0),
         };
         let native = config
             .create_with_context(context)
@@ -215,9 +220,13 @@ impl<T: Send + Sync + 'static> Producer<T> {
             };
             native.headers = Some(record.headers.iter().fold(headers, add));
         }
-        self.native
-            .send(native)
-            .map_err(|(error, native)| (self.send_error(&error), *native.delivery_opaque))
+        // Counted before it can be reported.
+        let in_flight = &self.native.context().in_flight;
+        in_flight.fetch_add(1, Ordering::Relaxed);
+        self.native.send(native).map_err(|(error, native)| {
+            in_flight.fetch_sub(1, Ordering::Relaxed);
+            (self.send_error(&error), *native.delivery_opaque)
+        })
     }
 
     fn send_error(&self, error: &NativeError) -> SendError {
@@ -245,7 +254,7 @@ impl<T: Send + Sync + 'static> Producer<T> {
 
     /// Records that were handed over and not yet reported.
     pub fn in_flight(&self) -> usize {
-        usize::try_from(self.native.in_flight_count()).unwrap_or(0)
+        self.native.context().in_flight.load(Ordering::Relaxed)
     }
 
     /// The number of partitions of a topic; `None` if there is no such topic. Blocks for a round trip, `timeout` at most.

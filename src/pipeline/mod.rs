@@ -22,7 +22,8 @@ use crate::sink::rate::{WriteRate, WriteRates};
 use crate::sync::{AtomicBool, Ordering, SignalFlag};
 use crate::worker::SinkKind;
 use crate::worker::apply::Shared;
-use group::Group;
+use checks::Checked;
+use group::{Group, GroupStart};
 use progress::Target;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,14 +57,57 @@ pub fn run(
     signal: &Arc<SignalFlag>,
 ) -> Result<Summary, RunError> {
     let Some(checked) = checks::wait_until_sound(config, options.sink, signal)? else {
-        return Ok(Summary::of(registry, registry.started.elapsed()));
+        return Ok(Summary::of(registry, Duration::ZERO));
     };
     let began = crate::clock::now();
     let dead_letters = DeadLetters::start(&config.kafka, registry.clone())
         .map_err(|error| RunError(format!("the dead letter producer can't start: {error}")))?;
+    let target = options
+        .until_caught_up
+        .then(|| Target::read(config, options.sink))
+        .transpose()?;
     let (giving_up, abandon) = crossbeam_channel::bounded(0);
-    let rates = Arc::new(write_rates(config));
     let stop = Arc::new(AtomicBool::new(false));
+    let groups = start_groups(
+        config,
+        options,
+        &checked,
+        registry,
+        &dead_letters,
+        (&stop, abandon),
+    )?;
+    let failure = watch(&groups, registry, target, signal, &stop);
+    registry.ready.store(false, Ordering::Relaxed);
+    stop.store(true, Ordering::Release);
+    let failures = join(
+        groups,
+        config.consumer.drain_deadline + JOIN_GRACE,
+        &giving_up,
+        failure,
+    );
+    drop(giving_up);
+    let undelivered = dead_letters.stop(JOIN_GRACE);
+    if undelivered > 0 {
+        tracing::warn!(
+            undelivered,
+            "dead letters were not delivered in time; their messages are read again"
+        );
+    }
+    match failures.is_empty() {
+        true => Ok(Summary::of(registry, began.elapsed())),
+        false => Err(RunError(failures.join("; "))),
+    }
+}
+
+fn start_groups(
+    config: &Arc<Config>,
+    options: RunOptions,
+    checked: &Checked,
+    registry: &Arc<Registry>,
+    dead_letters: &DeadLetters,
+    (stop, abandon): (&Arc<AtomicBool>, crossbeam_channel::Receiver<()>),
+) -> Result<Vec<Group>, RunError> {
+    let rates = Arc::new(write_rates(config));
     let poller_shared = PollerShared {
         registry: registry.clone(),
         budget: Arc::new(Budget::new(config.consumer.in_memory_bytes_max)),
@@ -75,58 +119,46 @@ pub fn run(
         registry: registry.clone(),
         abandon,
     };
-    let target = options
-        .until_caught_up
-        .then(|| Target::read(config, options.sink))
-        .transpose()?;
     let group_name = group_name(config, options.sink);
-    let groups = (0..config.consumer.core_groups.len().max(1))
-        .map(|number| {
-            let source = checked.source.clone();
-            let start = group::GroupStart {
-                number,
-                config: config.clone(),
-                options,
-                group_name: group_name.clone(),
-                source,
-                dead_letters: dead_letters.sender(),
-                poller_shared: poller_shared.clone(),
-                worker_shared: worker_shared.clone(),
-            };
-            Group::start(start)
+    let start = |number| {
+        Group::start(GroupStart {
+            number,
+            config: config.clone(),
+            options,
+            group_name: group_name.clone(),
+            source: checked.source.clone(),
+            dead_letters: dead_letters.sender(),
+            poller_shared: poller_shared.clone(),
+            worker_shared: worker_shared.clone(),
         })
-        .collect::<Result<Vec<Group>, _>>()?;
-    let failure = watch(&groups, registry, target, signal, &stop);
-    registry.ready.store(false, Ordering::Relaxed);
-    stop.store(true, Ordering::Release);
-    let deadline = crate::clock::now() + config.consumer.drain_deadline + JOIN_GRACE;
+    };
+    (0..config.consumer.core_groups.len().max(1))
+        .map(start)
+        .collect()
+}
+
+/// Joins the groups, at most until the deadline. What went wrong, besides what was known before.
+fn join(
+    groups: Vec<Group>,
+    within: Duration,
+    giving_up: &crossbeam_channel::Sender<()>,
+    failure: Option<String>,
+) -> Vec<String> {
+    let deadline = crate::clock::now() + within;
     let mut failures: Vec<String> = failure.into_iter().collect();
-    let mut stuck = false;
     for group in groups {
-        match group.join(deadline, &giving_up) {
+        match group.join(deadline, giving_up) {
             Ok(Ended::Stopped) => {}
             Ok(Ended::Failed(why)) => failures.push(why),
-            Err(group::Stuck) => stuck = true,
+            Err(group::Stuck) => {
+                tracing::warn!(
+                    "a thread missed its deadline and is left behind; what it had in flight is read again"
+                );
+            }
         }
     }
-    drop(giving_up);
-    let undelivered = dead_letters.stop(JOIN_GRACE);
-    if undelivered > 0 {
-        tracing::warn!(
-            undelivered,
-            "dead letters were not delivered in time; their messages are read again"
-        );
-    }
-    if stuck {
-        tracing::warn!(
-            "a thread missed its deadline and is left behind; what it had in flight is read again"
-        );
-    }
     failures.dedup();
-    match failures.is_empty() {
-        true => Ok(Summary::of(registry, began.elapsed())),
-        false => Err(RunError(failures.join("; "))),
-    }
+    failures
 }
 
 /// Waits for a signal, for the target, or for a poller's end. `Some`: why a poller ended by itself.

@@ -10,6 +10,7 @@ use crate::kafka::consumer::stops_partition;
 use crate::kafka::dead_letters::DeadLetter;
 use crate::kafka::native::Message;
 use crate::observe::recorder::PartitionAlarm;
+use crate::update::Rejection;
 use std::time::Instant;
 
 impl Poller {
@@ -120,7 +121,7 @@ impl Poller {
                 self.dispatch
                     .dispatch(shard, &assigned.origin, now, slot, &arrival);
             }
-            Err((reason, explanation)) => {
+            Err(rejection) => {
                 let mut headers = Vec::new();
                 message.for_each_header(|name, value| {
                     headers.push((
@@ -136,9 +137,9 @@ impl Poller {
                     key: message.key().map(Into::into),
                     value: message.value().map(Into::into),
                     headers,
-                    reason,
+                    reason: rejection.reason,
                     sqlstate: None,
-                    message: explanation,
+                    message: rejection.message,
                     receipt: OpenSlot::boxed(assigned.origin.clone(), slot),
                 });
             }
@@ -181,41 +182,33 @@ fn message_bytes(message: &Message) -> u64 {
     length(message.key()) + length(message.value())
 }
 
+/// A message that goes to a lane: its row, key and value.
+type Judged<'m> = (SubscriptionId, &'m [u8], &'m [u8]);
+
 /// Judges what the poller can: size, null, empty, key. Everything else is the worker's.
-fn judge(
-    message: &Message,
-    bytes_max: usize,
-) -> Result<(SubscriptionId, &[u8], &[u8]), (Reason, String)> {
+fn judge(message: &Message, bytes_max: usize) -> Result<Judged<'_>, Rejection> {
+    let refuse = |reason, explanation: &str| Err(Rejection::new(reason, explanation));
     let bytes = message_bytes(message);
     if bytes > bytes_max as u64 {
-        return Err((
-            Reason::TooLarge,
-            format!("{bytes} bytes; consumer.message_max_bytes is {bytes_max}"),
-        ));
+        let explanation = format!("{bytes} bytes; consumer.message_max_bytes is {bytes_max}");
+        return Err(Rejection::new(Reason::TooLarge, explanation));
     }
     let Some(value) = message.value() else {
-        return Err((
-            Reason::Tombstone,
-            "the value is null; rows are not deleted".to_owned(),
-        ));
+        return refuse(Reason::Tombstone, "the value is null; rows are not deleted");
     };
     if value.is_empty() {
-        return Err((Reason::Empty, "the value has no bytes".to_owned()));
+        return refuse(Reason::Empty, "the value has no bytes");
     }
     let Some(key) = message.key() else {
-        return Err((
+        return refuse(
             Reason::MissingId,
-            "the message has no key; it should be the subscription's id".to_owned(),
-        ));
+            "the message has no key; it should be the subscription's id",
+        );
     };
-    match SubscriptionId::parse(key) {
-        Some(subscription) => Ok((subscription, key, value)),
-        None => Err((
-            Reason::BadId,
-            format!(
-                "the key is no UUID: {}",
-                String::from_utf8_lossy(&key[..key.len().min(80)])
-            ),
-        )),
-    }
+    SubscriptionId::parse(key)
+        .map(|subscription| (subscription, key, value))
+        .ok_or_else(|| {
+            let shown = String::from_utf8_lossy(&key[..key.len().min(80)]);
+            Rejection::new(Reason::BadId, format!("the key is no UUID: {shown}"))
+        })
 }

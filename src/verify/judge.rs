@@ -14,7 +14,7 @@ use crate::{
 };
 use std::borrow::Cow;
 
-/// A tag's number has at most this many characters.
+/// A tag's number has at most this many characters, and a power of ten of at most 1000 either way.
 const NUMBER_CHARACTERS_MAX: usize = 128;
 
 /// A good message: what it does to its row.
@@ -210,7 +210,13 @@ fn may_be_tag(json: &str) -> bool {
     match json.as_bytes()[0] {
         b'{' | b'[' => false,
         b'"' | b't' | b'f' | b'n' => true,
-        _ => json.len() <= NUMBER_CHARACTERS_MAX && json.parse().is_ok_and(f64::is_finite),
+        _ => {
+            let power = json.split(['e', 'E']).nth(1).unwrap_or("0");
+            let power = power.trim_start_matches(['+', '-', '0']);
+            json.len() <= NUMBER_CHARACTERS_MAX
+                && (power.len() < 4 || power == "1000")
+                && json.parse().is_ok_and(f64::is_finite)
+        }
     }
 }
 

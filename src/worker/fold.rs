@@ -301,15 +301,15 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_that_came_already_is_a_replay() {
-        let folds = folds_of(&[(7, 4), (7, 5), (7, 4), (7, 5), (7, 6)]);
-        assert_eq!(offsets(&folds, &folds.folds[0]), [4, 5, 6]);
-        let replayed = folds
-            .outcomes
-            .iter()
-            .filter(|outcome| matches!(outcome, Outcome::Replayed))
-            .count();
-        assert_eq!(replayed, 2);
+    fn an_offset_that_came_already_is_not_written_again_and_shares_the_fate_of_its_row() {
+        let mut folds = folds_of(&[(7, 4), (7, 5), (7, 4), (7, 6), (7, 5)]);
+        let fold = folds.folds[0].clone();
+        let encoded = folds.encoded(&fold).map(|message| message.position.offset);
+        assert_eq!(encoded.collect::<Vec<_>>(), [4, 5, 6]);
+        assert_eq!(folds.top(&fold).position, at(6));
+        folds.note(&fold, || Outcome::Parked);
+        let parked = |outcome: &Outcome| matches!(outcome, Outcome::Parked);
+        assert!(folds.outcomes.iter().all(parked));
     }
 
     #[test]

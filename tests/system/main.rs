@@ -10,7 +10,11 @@
 //! - [`bad_input`]: each reason of a dead letter
 //! - [`bad_days`]: something is missing, away, or another one
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests say what they saw"
+)]
 
 mod bad_days;
 mod bad_input;

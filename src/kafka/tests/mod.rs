@@ -4,6 +4,7 @@
 
 mod admin;
 mod dead_letters;
+mod producer;
 mod reader;
 
 use super::admin::Admin;
