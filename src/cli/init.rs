@@ -13,6 +13,8 @@ use std::time::Duration;
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Partitions of the dead letter topic: enough to spread, few enough to read in one go.
 const DEAD_LETTER_PARTITIONS_MAX: u32 = 12;
+/// The largest update (`message_max_bytes` is at most 16 MiB) with its headers, so that no dead letter must be cut.
+const DEAD_LETTER_BYTES_MAX: &str = "17825792";
 
 /// Make the topics and the tables on every shard; run again, it changes nothing
 #[derive(clap::Args)]
@@ -26,34 +28,46 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?.config;
     let admin = Admin::connect(&config.kafka)?;
     let partitions = config.partitioner.partitions();
-    init_topic(&admin, &config.kafka.topic, partitions, Some(partitions))?;
-    init_topic(
-        &admin,
-        &config.kafka.dead_letter_topic,
-        partitions.min(DEAD_LETTER_PARTITIONS_MAX),
-        None,
-    )?;
+    let updates = Topic {
+        name: &config.kafka.topic,
+        partitions,
+        settings: &[],
+    };
+    init_topic(&admin, &updates, true)?;
+    let dead_letters = Topic {
+        name: &config.kafka.dead_letter_topic,
+        partitions: partitions.min(DEAD_LETTER_PARTITIONS_MAX),
+        settings: &[("max.message.bytes", DEAD_LETTER_BYTES_MAX)],
+    };
+    init_topic(&admin, &dead_letters, false)?;
     init_shards(&admin, &config)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// `needed`: how many partitions the topic must have if it is there already.
-fn init_topic(
-    admin: &Admin,
-    topic: &str,
+/// A topic as it is to be made.
+struct Topic<'a> {
+    name: &'a str,
     partitions: u32,
-    needed: Option<u32>,
-) -> anyhow::Result<()> {
-    match admin.topic_partitions(topic, TIMEOUT)? {
+    settings: &'a [(&'a str, &'a str)],
+}
+
+/// Makes the topic if it isn't there. `strict`: one that is there must have the same partitions.
+fn init_topic(admin: &Admin, topic: &Topic<'_>, strict: bool) -> anyhow::Result<()> {
+    let Topic {
+        name,
+        partitions,
+        settings,
+    } = topic;
+    match admin.topic_partitions(name, TIMEOUT)? {
         None => {
-            admin.create_topic(topic, partitions, &[], TIMEOUT)?;
-            print_data(&format!("topic {topic}: made, {partitions} partitions"))
+            admin.create_topic(name, *partitions, settings, TIMEOUT)?;
+            print_data(&format!("topic {name}: made, {partitions} partitions"))
         }
-        Some(found) if needed.is_some_and(|needed| needed != found) => bail!(
-            "topic {topic} has {found} partitions, kafka.partitions says {partitions}; nothing was changed. Correct the \
+        Some(found) if strict && found != *partitions => bail!(
+            "topic {name} has {found} partitions, kafka.partitions says {partitions}; nothing was changed. Correct the \
              configuration, or drain the topic and make a new one with a raised kafka.incarnation"
         ),
-        Some(found) => print_data(&format!("topic {topic}: there, {found} partitions")),
+        Some(found) => print_data(&format!("topic {name}: there, {found} partitions")),
     }
 }
 

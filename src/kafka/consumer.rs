@@ -13,6 +13,7 @@ use crate::ready::ReadySet;
 use crate::sync::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -57,6 +58,10 @@ struct Context {
 }
 
 impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        super::client::log(level, facility, line);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         let fatal = error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal);
         tracing::warn!(error = %error, reason, "kafka client");
