@@ -189,6 +189,11 @@ impl Headers {
         self.0.len()
     }
 
+    /// Name and value of each header.
+    pub fn to_vec(&self) -> Vec<(String, Option<Box<[u8]>>)> {
+        Self::read(&self.0)
+    }
+
     /// Reads back what was written: name and value of each header.
     pub fn read(mut bytes: &[u8]) -> Vec<(String, Option<Box<[u8]>>)> {
         let mut headers = Vec::new();

@@ -86,9 +86,9 @@ impl Group {
         })
     }
 
-    /// Whether the poller has ended.
+    /// Whether the poller has ended, or a worker has before it: its lane would wait for ever.
     pub fn has_ended(&self) -> bool {
-        self.poller.is_finished()
+        self.poller.is_finished() || self.workers.iter().any(JoinHandle::is_finished)
     }
 
     /// Waits for poller and workers. Workers that are still stuck when the poller has ended are told to give up.

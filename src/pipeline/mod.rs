@@ -14,7 +14,7 @@ pub mod progress;
 
 use crate::config::Config;
 use crate::kafka::dead_letters::DeadLetters;
-use crate::observe::recorder::{ConnectionState, Registry};
+use crate::observe::recorder::{ConnectionState, Registry, WorkerRecorder};
 use crate::observe::summary::Summary;
 use crate::poller::assignment::Budget;
 use crate::poller::{Ended, PollerShared};
@@ -184,7 +184,7 @@ fn watch(
         registry.ready.store(ready, Ordering::Relaxed);
         if ready && !said_ready {
             said_ready = true;
-            tracing::info!("ready: partitions are served and every connection is up");
+            tracing::info!("ready: every connection is up");
         }
         if target
             .as_mut()
@@ -197,26 +197,20 @@ fn watch(
     }
 }
 
-/// Whether every part is up: pollers poll and have partitions, connections stand, no shard is down.
+/// Whether every part is up: pollers poll, connections stand, no shard is down. A member that the group gave no partition is
+/// ready to take one.
 fn is_ready(registry: &Registry) -> bool {
     let polling = registry
         .pollers
         .iter()
         .all(|poller| poller.polled_at_ms.get() > 0);
-    let served = registry
-        .pollers
-        .iter()
-        .any(|poller| poller.partitions.get() > 0);
     let up = registry
         .shards
         .iter()
         .all(|shard| !shard.down.load(Ordering::Relaxed));
-    let connected = registry
-        .workers
-        .lock()
-        .iter()
-        .all(|worker| worker.connection_state() != ConnectionState::Down);
-    polling && served && up && connected
+    let is_connected =
+        |worker: &Arc<WorkerRecorder>| worker.connection_state() != ConnectionState::Down;
+    polling && up && registry.workers.lock().iter().all(is_connected)
 }
 
 /// The registry for a configuration.

@@ -16,13 +16,18 @@ use crate::sink::connect::{ConnectError, connect};
 use crate::sink::schema::{
     SchemaError, Source, check_source, remember_partitions, seen_partitions,
 };
-use crossbeam_channel::{Receiver, Sender};
+use crate::sync::{AtomicBool, Ordering};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 /// Each question to the brokers ends by then; it is asked again.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks at the topic while nothing is asked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// Tries for each line about them.
+const TRIES_PER_LINE: u32 = 20;
 /// Between two tries.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -58,15 +63,25 @@ impl Start {
 #[derive(Debug)]
 pub enum Answer {
     /// These partitions begin here.
-    Begin(Vec<Start>),
+    Begin {
+        /// The question's number.
+        number: u64,
+        /// One for each partition that was asked for.
+        starts: Vec<Start>,
+    },
     /// Nothing may be written: what to do.
     Stop(String),
 }
 
+/// Partitions whose beginning is asked for, with the question's number.
+type Question = (u64, Vec<Partition>);
+
 /// The poller's end of the look-up.
 pub struct LookupClient {
-    questions: Sender<Vec<Partition>>,
+    questions: Sender<Question>,
+    asked: u64,
     answers: Receiver<Answer>,
+    stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
@@ -87,32 +102,39 @@ impl LookupClient {
         settings: LookupSettings,
         ready: Arc<ReadySet>,
     ) -> std::io::Result<Self> {
-        // At most one question is open at a time: the group waits for its answer before it asks again.
-        let (questions, asked) = crossbeam_channel::bounded::<Vec<Partition>>(16);
-        let (answer, answers) = crossbeam_channel::bounded(16);
-        let thread = Builder::new()
-            .name(format!("mp-lookup-{group}"))
-            .spawn(move || {
-                for partitions in asked {
-                    let found = look_up(&lookup, &settings, &partitions);
-                    if answer.send(found).is_err() {
-                        break;
-                    }
+        // One question is open at a time, and one more for each time that its partitions were lost meanwhile.
+        let (questions, asked) = crossbeam_channel::unbounded();
+        let (answer, answers) = crossbeam_channel::unbounded();
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = Builder::new().name(format!("mp-lookup-{group}")).spawn({
+            let stop = stop.clone();
+            move || {
+                let say = |found: Answer| {
+                    let _ = answer.send(found);
                     ready.wake();
-                }
-            })?;
+                };
+                serve(&lookup, &settings, &asked, &stop, say);
+            }
+        })?;
         Ok(Self {
             questions,
+            asked: 0,
             answers,
+            stop,
             thread,
         })
     }
 
     /// Asks where partitions begin; the poller is woken when the answer is there.
-    pub fn ask(&self, partitions: Vec<Partition>) {
-        self.questions
-            .try_send(partitions)
-            .expect("the group waits for an answer before it assigns more");
+    pub fn ask(&mut self, partitions: Vec<Partition>) {
+        // A thread that has ended has said why, in an answer.
+        let _ = self.questions.send((self.asked, partitions));
+        self.asked += 1;
+    }
+
+    /// The number that the next question will have.
+    pub fn next_number(&self) -> u64 {
+        self.asked
     }
 
     /// An answer that has come.
@@ -120,13 +142,45 @@ impl LookupClient {
         self.answers.try_recv().ok()
     }
 
-    /// Ends the thread, after the question that it is at.
+    /// Ends the thread, after the try that it is at.
     pub fn stop(self) {
+        self.stop.store(true, Ordering::Release);
         drop(self.questions);
-        drop(self.answers);
         if self.thread.join().is_err() {
             tracing::error!("the look-up thread has panicked");
         }
+    }
+}
+
+/// The thread's work: answers questions, and between them looks from time to time whether the topic is still the same.
+fn serve(
+    lookup: &Lookup,
+    settings: &LookupSettings,
+    asked: &Receiver<Question>,
+    stop: &AtomicBool,
+    say: impl Fn(Answer),
+) {
+    loop {
+        match asked.recv_timeout(CHECK_INTERVAL) {
+            Ok((number, partitions)) => match look_up(lookup, settings, &partitions, stop) {
+                Some(Ok(starts)) => say(Answer::Begin { number, starts }),
+                Some(Err(why)) => say(Answer::Stop(why)),
+                None => return,
+            },
+            Err(RecvTimeoutError::Timeout) => {
+                if let Err(Trouble::Stop(why)) = check_from_time_to_time(settings) {
+                    say(Answer::Stop(why));
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+fn check_from_time_to_time(settings: &LookupSettings) -> Result<(), Trouble> {
+    match &settings.source {
+        Some(source) => check_topic(&Admin::connect(&settings.config.kafka)?, source),
+        None => Ok(()),
     }
 }
 
@@ -159,27 +213,35 @@ impl From<SchemaError> for Trouble {
     }
 }
 
-fn look_up(lookup: &Lookup, settings: &LookupSettings, partitions: &[Partition]) -> Answer {
-    for attempt in 0.. {
+/// Tries until it has an answer: where the partitions begin, or why nothing may be written. `None`: told to stop.
+fn look_up(
+    lookup: &Lookup,
+    settings: &LookupSettings,
+    partitions: &[Partition],
+    stop: &AtomicBool,
+) -> Option<Result<Vec<Start>, String>> {
+    let mut tries = 0;
+    while !stop.load(Ordering::Acquire) {
         let found = match &settings.source {
             Some(source) => starts(lookup, settings, source, partitions),
             None => oldest(settings, partitions),
         };
         match found {
-            Ok(starts) => return Answer::Begin(starts),
-            Err(Trouble::Stop(why)) => return Answer::Stop(why),
+            Ok(starts) => return Some(Ok(starts)),
+            Err(Trouble::Stop(why)) => return Some(Err(why)),
             Err(Trouble::Away(why)) => {
-                if attempt % 20 == 0 {
+                if tries % TRIES_PER_LINE == 0 {
                     tracing::warn!(
                         error = why,
                         "looking up where partitions begin; trying again"
                     );
                 }
+                tries += 1;
                 std::thread::sleep(RETRY);
             }
         }
     }
-    unreachable!("tried for ever")
+    None
 }
 
 /// A throw-away group begins at the oldest record.

@@ -8,12 +8,14 @@
 //! - [`assignment`]: one assigned partition: its queue, its slots, its limits
 //! - [`lookup`]: where partitions begin; asked on a thread of its own, so that the poll loop never waits
 //! - [`receive`]: what a message in hand becomes
+//! - [`progress`]: what is finished: committed, and shown
 //!
 //! Shutdown: 1 stop reading; nothing new gets a slot. 2 drain: workers finish, at most until the deadline. 3 commit and wait;
 //! afterwards nothing is committed. 4 drop queues, unassign, leave the group.
 
 pub mod assignment;
 pub mod lookup;
+pub mod progress;
 pub mod receive;
 
 use crate::dispatch::Dispatch;
@@ -36,8 +38,8 @@ use std::time::{Duration, Instant};
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// While partitions drain, completions don't wake the poller; it looks this often.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
-/// How often the gauges of partitions are brought up to date.
-const GAUGES_INTERVAL: Duration = Duration::from_millis(200);
+/// How often the incident's consumer looks for room.
+const PROCESS_LIMIT_LOOK: Duration = Duration::from_millis(1);
 /// Messages that a partition may give in one visit, so that ready partitions are interleaved.
 const QUANTUM: usize = 1024;
 
@@ -104,6 +106,9 @@ pub struct Poller {
     dead_epochs: Vec<DeadEpoch>,
     commits_due: Instant,
     gauges_due: Instant,
+    sweep_due: Instant,
+    /// Answers to questions before this number are stale: their partitions were lost meanwhile.
+    questions_from: u64,
     /// The headers of the message in hand.
     headers: crate::dispatch::Headers,
 }
@@ -137,6 +142,8 @@ impl Poller {
             dead_epochs: Vec::new(),
             commits_due: now,
             gauges_due: now,
+            sweep_due: now,
+            questions_from: 0,
             headers: crate::dispatch::Headers::default(),
         }
     }
@@ -166,7 +173,11 @@ impl Poller {
             self.dispatch.flush();
             self.give_up_drained();
             self.commit_when_due();
-            if !busy {
+            if self.settings.in_memory_max_per_process.is_some() {
+                // The incident's consumer: whatever is finished may make room for any partition, so it looks at all.
+                std::thread::sleep(PROCESS_LIMIT_LOOK);
+                self.mark_all();
+            } else if !busy {
                 self.ready.sleep(self.sleep_max());
             }
         };
@@ -175,13 +186,16 @@ impl Poller {
     }
 
     fn sleep_max(&self) -> Duration {
-        if self.settings.in_memory_max_per_process.is_some() {
-            return Duration::from_millis(1);
-        }
         if self.revoking.is_empty() {
             SLEEP_MAX
         } else {
             DRAIN_LOOK
+        }
+    }
+
+    fn mark_all(&self) {
+        for assigned in self.assigned.iter().flatten() {
+            self.ready.mark(assigned.partition);
         }
     }
 
@@ -213,6 +227,7 @@ impl Poller {
                         partitions = partitions.len(),
                         "partitions are lost to another member"
                     );
+                    self.questions_from = self.lookup.next_number();
                     self.give_up(&partitions);
                     self.unassign(&partitions)?;
                 }
@@ -239,7 +254,10 @@ impl Poller {
         }
         while let Some(answer) = self.lookup.answer() {
             match answer {
-                Answer::Begin(starts) => self.begin(&starts)?,
+                Answer::Begin { number, .. } if number < self.questions_from => {
+                    tracing::info!("the partitions that were looked up are lost already");
+                }
+                Answer::Begin { starts, .. } => self.begin(&starts)?,
                 Answer::Stop(why) => return Err(why),
             }
         }
@@ -362,86 +380,6 @@ impl Poller {
             .inspect(|rate| rate.assigned_changed(-1));
         self.dead_epochs
             .push(assigned.into_dead(&self.shared.budget));
-    }
-
-    /// Commits in the background what is newly finished, and brings the gauges up to date.
-    fn commit_when_due(&mut self) {
-        let now = crate::clock::now();
-        if now >= self.gauges_due {
-            self.gauges_due = now + GAUGES_INTERVAL;
-            self.update_gauges();
-        }
-        if now < self.commits_due {
-            return;
-        }
-        self.commits_due = now + self.settings.commit_interval.unwrap_or(GAUGES_INTERVAL);
-        let offsets = self.committable();
-        if offsets.is_empty() || self.settings.commit_interval.is_none() {
-            return;
-        }
-        match self.consumer.commit(&offsets) {
-            Ok(()) => {
-                self.recorder.commits.add(1);
-                for (partition, offset) in offsets {
-                    if let Some(assigned) = &mut self.assigned[partition.index()] {
-                        assigned.committed = offset;
-                    }
-                }
-            }
-            Err(error) => {
-                self.recorder.commit_failures.add(1);
-                tracing::warn!(error = %error, "an offset commit failed and is sent again");
-            }
-        }
-    }
-
-    /// What is finished beyond the last commit. A partition with nothing in flight is finished up to the consumer's position,
-    /// which is past control records too, so that its lag reaches 0.
-    fn committable(&mut self) -> Vec<(Partition, i64)> {
-        let positions = self.consumer.positions().unwrap_or_default();
-        for (partition, position) in positions {
-            if let Some(assigned) = &mut self.assigned[partition.index()] {
-                assigned.reached(position);
-            }
-        }
-        let mut offsets = Vec::new();
-        for assigned in self.assigned.iter_mut().flatten() {
-            assigned.tracker.advance();
-            let finished = assigned.finished();
-            if finished > assigned.committed {
-                offsets.push((assigned.partition, finished));
-            }
-        }
-        offsets
-    }
-
-    fn commit_and_wait(&mut self, partitions: &[Partition]) {
-        if self.settings.commit_interval.is_none() {
-            return;
-        }
-        let mut offsets = self.committable();
-        offsets.retain(|(partition, _)| partitions.contains(partition));
-        if offsets.is_empty() {
-            return;
-        }
-        self.recorder.commits.add(1);
-        if let Err(error) = self.consumer.commit_and_wait(&offsets) {
-            self.recorder.commit_failures.add(1);
-            tracing::warn!(error = %error, "the last commit failed; what it held is read again and the fence refuses it");
-        }
-    }
-
-    fn update_gauges(&mut self) {
-        self.dead_epochs
-            .retain(|dead| dead.is_held(&self.shared.budget));
-        for assigned in self.assigned.iter_mut().flatten() {
-            assigned.tracker.advance();
-            let end_offset = self.consumer.end_offset(assigned.partition);
-            assigned.update_gauges(
-                self.shared.registry.partition(assigned.partition),
-                end_offset,
-            );
-        }
     }
 
     /// Steps 1 to 4 of the shutdown.

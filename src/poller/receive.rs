@@ -47,61 +47,61 @@ impl Poller {
         let share = self.shared.budget.share();
         let (now, now_ms) = (crate::clock::now(), crate::clock::wall_ms());
         let (mut messages, mut bytes) = (0, 0);
-        let mut full = false;
         while let Some(message) = assigned.held.front() {
-            let length = message_bytes(message);
+            self.headers.clear();
+            message.for_each_header(|name, value| self.headers.push(name, value));
+            let length = message_bytes(message) + self.headers.length() as u64;
             let has_room = |tracker: &Tracker| Assigned::has_room(tracker, length, share);
-            if self.process_is_full(assigned) {
-                full = true;
-                break;
-            }
-            if !has_room(&assigned.tracker) && assigned.tracker.wait_for_room(has_room) {
-                full = true;
+            let no_room = !has_room(&assigned.tracker) && assigned.tracker.wait_for_room(has_room);
+            if no_room || self.process_is_full(assigned) {
+                // A completion marks the partition again.
+                more = false;
                 break;
             }
             let message = assigned.held.pop_front().expect("just seen");
             messages += 1;
             bytes += length;
-            self.receive(assigned, &message, now, now_ms);
+            self.receive(assigned, &message, length, (now, now_ms));
+            if assigned.stopped {
+                // What lies behind a gap must not be applied before somebody has decided about the gap.
+                assigned.held.clear();
+                more = false;
+            }
         }
         self.recorder.received.add(messages);
         self.recorder.received_bytes.add(bytes);
-        if full {
-            // A completion marks the partition; the incident's consumer just looks again.
-            return self.settings.in_memory_max_per_process.is_some() && messages > 0;
-        }
         more
     }
 
     /// The incident's consumer: one limit for all partitions of the process.
     fn process_is_full(&self, visited: &Assigned) -> bool {
         self.settings.in_memory_max_per_process.is_some_and(|max| {
-            let others = self
-                .assigned
-                .iter()
-                .flatten()
-                .map(|assigned| assigned.tracker.in_flight());
-            let full = others.sum::<u64>() + visited.tracker.in_flight() >= max;
-            if full {
-                self.ready.mark(visited.partition);
-            }
-            full
+            let others = self.assigned.iter().flatten();
+            let in_flight = others
+                .map(|assigned| assigned.tracker.in_flight())
+                .sum::<u64>();
+            in_flight + visited.tracker.in_flight() >= max
         })
     }
 
-    fn receive(&mut self, assigned: &mut Assigned, message: &Message, now: Instant, now_ms: i64) {
+    /// The message's headers are in `self.headers`.
+    fn receive(
+        &mut self,
+        assigned: &mut Assigned,
+        message: &Message,
+        length: u64,
+        (now, now_ms): (Instant, i64),
+    ) {
         if message.error().is_some() {
             self.receive_error(assigned, message);
             return;
         }
         assigned.received_message();
-        self.headers.clear();
-        message.for_each_header(|name, value| self.headers.push(name, value));
         let slot = assigned.tracker.claim(Claim {
             offset: message.offset(),
             timestamp_ms: message.timestamp_ms(),
             dispatched_ms: now_ms,
-            bytes: u32::try_from(message_bytes(message)).unwrap_or(u32::MAX),
+            bytes: u32::try_from(length).unwrap_or(u32::MAX),
         });
         match judge(message, self.settings.message_max_bytes) {
             Ok((subscription, key, value)) => {
@@ -122,13 +122,6 @@ impl Poller {
                     .dispatch(shard, &assigned.origin, now, slot, &arrival);
             }
             Err(rejection) => {
-                let mut headers = Vec::new();
-                message.for_each_header(|name, value| {
-                    headers.push((
-                        String::from_utf8_lossy(name).into_owned(),
-                        value.map(Into::into),
-                    ));
-                });
                 self.recorder.dead_lettered.add(1);
                 self.dead_letters.send(DeadLetter {
                     partition: assigned.partition,
@@ -136,7 +129,7 @@ impl Poller {
                     timestamp_ms: message.timestamp_ms(),
                     key: message.key().map(Into::into),
                     value: message.value().map(Into::into),
-                    headers,
+                    headers: self.headers.to_vec(),
                     reason: rejection.reason,
                     sqlstate: None,
                     message: rejection.message,

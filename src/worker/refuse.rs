@@ -109,6 +109,17 @@ impl Applier {
                     .map_err(|error| self.patience.wait(&error))
                     .is_ok()
             }
+            // Not even the fence can be moved: that is not about this update.
+            Err(error) if error.verdict == Verdict::Data => {
+                self.patience.wait(&SinkError {
+                    verdict: Verdict::ShardDown,
+                    message: format!(
+                        "an update is refused, and its row can't be marked either: {error}"
+                    ),
+                    ..error
+                });
+                false
+            }
             Err(error) => {
                 self.patience.wait(&error);
                 false

@@ -25,7 +25,9 @@ pub struct Ended {
 impl Process {
     /// Starts `millpond ARGUMENTS --config FILE` with this environment besides ours.
     pub fn start(config: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_millpond"));
+        // Another build of the program (with the feature `faults`) may be named.
+        let named = std::env::var("MILLPOND_TEST_BINARY");
+        let mut command = Command::new(named.as_deref().unwrap_or(env!("CARGO_BIN_EXE_millpond")));
         command
             .args(arguments)
             .arg("--config")

@@ -8,6 +8,7 @@
 //! - [`members`]: processes of a group come and go
 //! - [`interleavings`]: other writers, refusals and crashes in every order
 //! - [`bad_input`]: each reason of a dead letter
+//! - [`trouble`]: a row, a shard or a limit in trouble
 //! - [`bad_days`]: something is missing, away, or another one
 
 #![expect(
@@ -24,3 +25,4 @@ mod members;
 mod mutants;
 mod pond;
 mod spine;
+mod trouble;

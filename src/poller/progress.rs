@@ -1,0 +1,97 @@
+//! What is finished: committed in the background from time to time, waited for at revoke and close, and shown in the gauges.
+//! Only the poller commits, and only epochs that it still has.
+
+use super::Poller;
+use crate::ids::Partition;
+use std::time::Duration;
+
+/// How often the gauges of partitions are brought up to date.
+const GAUGES_INTERVAL: Duration = Duration::from_millis(200);
+/// Every partition is visited this often even if nothing marked it: a missed callback costs a second, not a partition.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Poller {
+    /// Commits in the background what is newly finished, and brings the gauges up to date.
+    pub(super) fn commit_when_due(&mut self) {
+        let now = crate::clock::now();
+        if now >= self.sweep_due {
+            self.sweep_due = now + SWEEP_INTERVAL;
+            self.mark_all();
+        }
+        if now >= self.gauges_due {
+            self.gauges_due = now + GAUGES_INTERVAL;
+            self.update_gauges();
+        }
+        if now < self.commits_due {
+            return;
+        }
+        self.commits_due = now + self.settings.commit_interval.unwrap_or(GAUGES_INTERVAL);
+        let offsets = self.committable();
+        if offsets.is_empty() || self.settings.commit_interval.is_none() {
+            return;
+        }
+        match self.consumer.commit(&offsets) {
+            Ok(()) => {
+                self.recorder.commits.add(1);
+                for (partition, offset) in offsets {
+                    if let Some(assigned) = &mut self.assigned[partition.index()] {
+                        assigned.committed = offset;
+                    }
+                }
+            }
+            Err(error) => {
+                self.recorder.commit_failures.add(1);
+                tracing::warn!(error = %error, "an offset commit failed and is sent again");
+            }
+        }
+    }
+
+    /// What is finished beyond the last commit. A partition with nothing in flight is finished up to the consumer's position,
+    /// which is past control records too, so that its lag reaches 0.
+    fn committable(&mut self) -> Vec<(Partition, i64)> {
+        let positions = self.consumer.positions().unwrap_or_default();
+        for (partition, position) in positions {
+            if let Some(assigned) = &mut self.assigned[partition.index()] {
+                assigned.reached(position);
+            }
+        }
+        let mut offsets = Vec::new();
+        for assigned in self.assigned.iter_mut().flatten() {
+            assigned.tracker.advance();
+            let finished = assigned.finished();
+            if finished > assigned.committed {
+                offsets.push((assigned.partition, finished));
+            }
+        }
+        offsets
+    }
+
+    pub(super) fn commit_and_wait(&mut self, partitions: &[Partition]) {
+        if self.settings.commit_interval.is_none() {
+            return;
+        }
+        let mut offsets = self.committable();
+        offsets.retain(|(partition, _)| partitions.contains(partition));
+        if offsets.is_empty() {
+            return;
+        }
+        self.recorder.commits.add(1);
+        if let Err(error) = self.consumer.commit_and_wait(&offsets) {
+            self.recorder.commit_failures.add(1);
+            tracing::warn!(error = %error, "the last commit failed; what it held is read again and the fence refuses it");
+        }
+    }
+
+    pub(super) fn update_gauges(&mut self) {
+        self.dead_epochs
+            .retain(|dead| dead.is_held(&self.shared.budget));
+        for assigned in self.assigned.iter_mut().flatten() {
+            assigned.tracker.advance();
+            let end_offset = self.consumer.end_offset(assigned.partition);
+            assigned.update_gauges(
+                self.shared.registry.partition(assigned.partition),
+                end_offset,
+            );
+        }
+    }
+}
