@@ -113,7 +113,7 @@ fn dispatch(criterion: &mut Criterion) {
     let recorders: Vec<_> = (0..LANES)
         .map(|lane| Arc::new(WorkerRecorder::new(0, ShardIndex(0), lane)))
         .collect();
-    let (mut dispatch, receivers) = Dispatch::new(&[recorders.clone()], BATCH);
+    let (mut dispatch, receivers) = Dispatch::new(std::slice::from_ref(&recorders), BATCH);
     let mut tracker = Tracker::new(u32::from(IN_MEMORY));
     let ready = Arc::new(ReadySet::new(1));
     let origin = Arc::new(Origin::new(Partition(0), tracker.ring().clone(), ready));

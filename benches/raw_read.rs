@@ -41,7 +41,7 @@ fn main() -> anyhow::Result<()> {
         return cli::print_data("usage: cargo bench --bench raw_read -- CONFIG");
     };
     let mut reading = Reading::start(&load_config(PathBuf::from(path))?)?;
-    let line = reading.to_the_end()?;
+    let line = reading.read_to_the_end()?;
     reading.close();
     cli::print_data(&line)
 }
@@ -84,7 +84,7 @@ impl Reading {
     }
 
     /// Reads until every partition has given its last message: figures from the first message to the last.
-    fn to_the_end(&mut self) -> anyhow::Result<String> {
+    fn read_to_the_end(&mut self) -> anyhow::Result<String> {
         let (mut visits, mut began) = (vec![], None);
         let mut moved = clock::now();
         while self.unfinished > 0 {

@@ -209,9 +209,14 @@ impl Worker {
         if self.settings.sink == SinkKind::Null {
             self.applier.encode_only(&mut folds);
         } else if self.settings.baseline {
+            let mut parked = Vec::new();
             for fold in std::mem::take(&mut folds.folds) {
+                if parked.contains(&fold.key) {
+                    folds.note(&fold, || Outcome::Parked);
+                    continue;
+                }
                 folds.folds = vec![fold];
-                self.applier.apply(&mut folds, &origins);
+                parked.extend(self.applier.apply(&mut folds, &origins));
             }
         } else {
             self.applier.apply(&mut folds, &origins);
