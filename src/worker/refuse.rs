@@ -5,7 +5,7 @@
 //! the database refuses a large share of recent updates, the shard stops and says why.
 
 use super::apply::{Applier, note_dead};
-use super::fold::{Dead, Fold, Folds, Outcome};
+use super::fold::{Dead, Fold, Folds, Message, Outcome};
 use crate::dead::Reason;
 use crate::fault;
 use crate::ids::Partition;
@@ -46,43 +46,21 @@ impl Refusals {
 impl Applier {
     /// Refuses the fold's one message. False: not now (an error, or the breaker is open); the write is to be tried again.
     pub(super) fn refuse(&mut self, folds: &mut Folds<'_>, fold: &Fold, error: &SinkError) -> bool {
-        let message = &folds.messages[fold.first];
-        let adds = message
-            .update
-            .changes
-            .iter()
-            .any(|change| matches!(change, Change::Add { .. }));
-        let overflow = adds && error.sqlstate.as_deref() == Some("22003");
-        let reason = if overflow {
-            Reason::Overflow
-        } else {
-            Reason::Database
-        };
-        if reason == Reason::Database && self.refusals.would_trip() {
-            self.patience.wait(&SinkError {
-                verdict: Verdict::ShardDown,
-                message: format!(
-                    "the database refuses more than one update in {BREAKER_SHARE}; nothing more is refused until it takes \
-                     one again. The last refusal: {error}"
-                ),
-                ..error.clone()
-            });
+        let refusal = refusal(&folds.messages[fold.first], error);
+        let by_database = refusal.reason == Reason::Database;
+        if by_database && self.refusals.would_trip() {
+            let why = format!(
+                "the database refuses more than one update in {BREAKER_SHARE}; nothing more is refused until it takes one \
+                 again. The last refusal"
+            );
+            self.wait_for_somebody(&why, error);
             return false;
         }
-        let refusal = Refusal {
-            key: fold.key,
-            partition: message.partition,
-            position: message.position,
-            timestamp_ms: message.timestamp_ms,
-            reason,
-            sqlstate: error.sqlstate.clone(),
-            message: error.message.clone(),
-        };
         fault::crash_point("before-refuse");
         match self.connection.refuse(&refusal) {
             Ok(true) => {
                 fault::crash_point("after-refuse");
-                self.refusals.refused += u64::from(reason == Reason::Database);
+                self.refusals.refused += u64::from(by_database);
                 let Refusal {
                     reason,
                     sqlstate,
@@ -111,13 +89,10 @@ impl Applier {
             }
             // Not even the fence can be moved: that is not about this update.
             Err(error) if error.verdict == Verdict::Data => {
-                self.patience.wait(&SinkError {
-                    verdict: Verdict::ShardDown,
-                    message: format!(
-                        "an update is refused, and its row can't be marked either: {error}"
-                    ),
-                    ..error
-                });
+                self.wait_for_somebody(
+                    "an update is refused, and its row can't be marked either",
+                    &error,
+                );
                 false
             }
             Err(error) => {
@@ -125,6 +100,16 @@ impl Applier {
                 false
             }
         }
+    }
+
+    /// The shard is down until somebody acts.
+    fn wait_for_somebody(&mut self, why: &str, error: &SinkError) {
+        let message = format!("{why}: {error}");
+        self.patience.wait(&SinkError {
+            verdict: Verdict::ShardDown,
+            message,
+            ..error.clone()
+        });
     }
 
     /// Among messages that the fence covers, finds those that were refused by an earlier life: their dead letters may not
@@ -154,6 +139,30 @@ impl Applier {
             }
         }
         Ok(())
+    }
+}
+
+/// What is remembered of a message that the database refused with this error.
+fn refusal(message: &Message<'_>, error: &SinkError) -> Refusal {
+    let adds = message
+        .update
+        .changes
+        .iter()
+        .any(|change| matches!(change, Change::Add { .. }));
+    // Numeric value out of range.
+    let overflow = adds && error.sqlstate.as_deref() == Some("22003");
+    Refusal {
+        key: message.update.key,
+        partition: message.partition,
+        position: message.position,
+        timestamp_ms: message.timestamp_ms,
+        reason: if overflow {
+            Reason::Overflow
+        } else {
+            Reason::Database
+        },
+        sqlstate: error.sqlstate.clone(),
+        message: error.message.clone(),
     }
 }
 
