@@ -314,7 +314,8 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    /// Lanes for these workers, shard by shard, and the workers' ends in the same order.
+    /// Lanes for these workers, shard by shard, and the workers' ends in the same order. A batch is sent when it has
+    /// `batch_rows_max` rows, or at the next flush.
     pub fn new(
         workers: &[Vec<Arc<WorkerRecorder>>],
         batch_rows_max: usize,

@@ -8,6 +8,7 @@ use crossbeam_utils::CachePadded;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The longest value that a histogram keeps apart: an hour, in microseconds. Longer ones count as an hour.
 pub const HISTOGRAM_US_MAX: u64 = 3_600_000_000;
@@ -113,6 +114,8 @@ pub struct WorkerRecorder {
     pub parked: Gauge,
     /// Nanoseconds in which `write_rate_max` held the worker back.
     pub rate_wait_ns: Counter,
+    /// Microseconds since the registry's start at which it last finished messages; 0 for never.
+    pub finished_at_us: Gauge,
     /// A [`ConnectionState`].
     state: Gauge,
     /// Distributions; locked once a batch.
@@ -173,6 +176,7 @@ impl WorkerRecorder {
             retries: Counter::default(),
             parked: Gauge::default(),
             rate_wait_ns: Counter::default(),
+            finished_at_us: Gauge::default(),
             state: Gauge::default(),
             histograms: Mutex::default(),
         }
@@ -209,6 +213,8 @@ pub struct PollerRecorder {
     pub received: Counter,
     /// Bytes of their keys and values.
     pub received_bytes: Counter,
+    /// Microseconds since the registry's start at which the first message came; 0 for never.
+    pub first_message_at_us: Gauge,
     /// Messages that became dead letters before they reached a lane.
     pub dead_lettered: Counter,
     /// Offset commits sent.
@@ -287,7 +293,7 @@ impl PartitionRecorder {
 }
 
 fn milliseconds_as_seconds(milliseconds: i64) -> f64 {
-    std::time::Duration::from_millis(milliseconds.unsigned_abs()).as_secs_f64()
+    Duration::from_millis(milliseconds.unsigned_abs()).as_secs_f64()
 }
 
 /// What is known of one shard.
@@ -356,6 +362,27 @@ impl Registry {
     /// The partition's recorder.
     pub fn partition(&self, partition: Partition) -> &PartitionRecorder {
         &self.partitions[partition.index()]
+    }
+
+    /// Microseconds since the start.
+    pub fn elapsed_us(&self) -> i64 {
+        i64::try_from(self.started.elapsed().as_micros()).unwrap_or(i64::MAX)
+    }
+
+    /// From the first message received to the last one finished; zero before.
+    pub fn worked(&self) -> Duration {
+        let firsts = self
+            .pollers
+            .iter()
+            .map(|poller| poller.first_message_at_us.get());
+        let first = firsts.filter(|at| *at > 0).min().unwrap_or(0);
+        let lasts = self.workers.lock();
+        let last = lasts
+            .iter()
+            .map(|worker| worker.finished_at_us.get())
+            .max()
+            .unwrap_or(0);
+        Duration::from_micros(u64::try_from(last - first).unwrap_or(0))
     }
 
     /// All workers' distributions in one.

@@ -24,6 +24,8 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+/// A lane gets its rows in batches of this part of a statement's, so that a worker can fill its statements well.
+const BATCHES_PER_STATEMENT: usize = 4;
 /// How long workers may take to end once they were told to give up.
 const GIVE_UP_GRACE: Duration = Duration::from_secs(2);
 
@@ -138,7 +140,13 @@ fn build(start: GroupStart) -> Result<(Poller, Vec<JoinHandle<()>>), RunError> {
         .workers
         .lock()
         .extend(recorders.iter().flatten().cloned());
-    let (dispatch, lanes) = Dispatch::new(&recorders, config.consumer.batch_rows_max);
+    let (dispatch, lanes) = Dispatch::new(
+        &recorders,
+        config
+            .consumer
+            .batch_rows_max
+            .div_ceil(BATCHES_PER_STATEMENT),
+    );
     // Workers leave the first core to the poller, where there is another.
     if let Some([_, others @ ..]) = cores.map(Vec::as_slice)
         && !others.is_empty()

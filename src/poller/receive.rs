@@ -68,6 +68,11 @@ impl Poller {
                 more = false;
             }
         }
+        if messages > 0 && self.recorder.received.get() == 0 {
+            self.recorder
+                .first_message_at_us
+                .set(self.shared.registry.elapsed_us());
+        }
         self.recorder.received.add(messages);
         self.recorder.received_bytes.add(bytes);
         more

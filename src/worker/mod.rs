@@ -184,6 +184,9 @@ impl Worker {
                 .set(i64::try_from(self.parking.messages()).unwrap_or(i64::MAX));
             self.applier.refusals.decided(applied);
         }
+        self.recorder
+            .finished_at_us
+            .set(self.applier.patience.elapsed_us());
         turn.into_iter().for_each(|batch| self.lane.recycle(batch));
     }
 

@@ -51,6 +51,11 @@ impl Patience {
         &self.registry.shard_names[index]
     }
 
+    /// Microseconds since the process began to work.
+    pub fn elapsed_us(&self) -> i64 {
+        self.registry.elapsed_us()
+    }
+
     /// Whether the process has given up on what is in flight.
     pub fn is_exhausted(&self) -> bool {
         self.exhausted
