@@ -15,9 +15,9 @@ use std::{ops::Range, sync::Arc, time::Instant};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A recycled batch keeps at most this much memory; a burst of large messages must not stay resident.
-const KEPT_BYTES_MAX: usize = 1 << 20;
+const KEPT_BYTES_MAX: usize = 1 << 18;
 /// Empty batches kept for use again, per lane.
-const SPARE_BATCHES_MAX: usize = 16;
+const SPARE_BATCHES_MAX: usize = 64;
 
 /// One assigned partition and epoch, as a message carries it: where its slot is given back.
 #[derive(Debug)]
@@ -266,6 +266,15 @@ impl Batch {
         }
     }
 
+    /// An empty batch with room for as much: growing it bit by bit would copy it several times.
+    fn as_large_again(&self) -> Self {
+        Self {
+            bytes: Vec::with_capacity(self.bytes.len()),
+            rows: Vec::with_capacity(self.rows.len()),
+            segments: Vec::with_capacity(self.segments.len()),
+        }
+    }
+
     /// Empties it for use again, and gives memory beyond the usual back.
     fn clear(&mut self) {
         self.bytes.clear();
@@ -380,7 +389,10 @@ impl Dispatch {
 
 impl Lane {
     fn flush(&mut self) {
-        let next = self.spare.try_recv().unwrap_or_default();
+        let next = self
+            .spare
+            .try_recv()
+            .unwrap_or_else(|_| self.open.as_large_again());
         let batch = std::mem::replace(&mut self.open, next);
         self.recorder.sent.add(batch.rows.len() as u64);
         // A worker that is gone has ended the process or is about to: its slots stay open, and the messages are read again.

@@ -18,6 +18,16 @@ struct Case {
     value: Option<String>,
 }
 
+impl Case {
+    /// Every other kind of message comes with headers.
+    fn headers(&self) -> Vec<(&'static str, &'static str)> {
+        match self.reason.len() % 2 {
+            0 => Vec::new(),
+            _ => vec![("traceparent", "00-1-2-01"), ("empty", "")],
+        }
+    }
+}
+
 fn cases() -> Vec<Case> {
     let case = |reason, key, value| Case {
         reason,
@@ -80,6 +90,7 @@ fn every_reason_is_told_and_the_partition_goes_on() {
             partition: partition(case),
             key: case.key,
             value: case.value.as_deref(),
+            headers: &case.headers(),
         }]);
     }
     let summary = pond.catch_up();
@@ -97,6 +108,9 @@ fn every_reason_is_told_and_the_partition_goes_on() {
             .unwrap();
         assert_eq!(letter.header("__dlq.errors.reason"), origin.reason);
         // Kept whole.
+        for (name, value) in origin.headers() {
+            assert_eq!(letter.header(name), value);
+        }
         assert_eq!(
             (letter.key.as_deref(), &letter.value),
             (origin.key, &origin.value)

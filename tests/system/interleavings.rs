@@ -327,6 +327,7 @@ fn a_crash_after_each_step_of_a_refusal_loses_neither_updates_nor_dead_letters()
             partition: 0,
             key: Some(ROW),
             value: Some(value),
+            headers: &[],
         });
         pond.produce(&sent);
         let crashed = pond.start(

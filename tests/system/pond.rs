@@ -7,6 +7,7 @@ use millpond::kafka::admin::Admin;
 use millpond::kafka::reader::{Reader, Span};
 use postgres::{Client, NoTls};
 use rdkafka::config::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 use std::fmt::Write;
@@ -31,6 +32,7 @@ pub struct Sent<'a> {
     pub partition: i32,
     pub key: Option<&'a str>,
     pub value: Option<&'a str>,
+    pub headers: &'a [(&'a str, &'a str)],
 }
 
 /// A dead letter as it was read.
@@ -207,16 +209,21 @@ impl Pond {
             .set("bootstrap.servers", brokers)
             .create()
             .unwrap();
-        for Sent {
-            partition,
-            key,
-            value,
-        } in messages
-        {
+        for sent in messages {
+            let headers = sent
+                .headers
+                .iter()
+                .fold(OwnedHeaders::new(), |headers, (key, value)| {
+                    headers.insert(Header {
+                        key,
+                        value: Some(*value),
+                    })
+                });
             let mut record: BaseRecord<'_, str, str> =
-                BaseRecord::to(&self.topic).partition(*partition);
-            record.key = *key;
-            record.payload = *value;
+                BaseRecord::to(&self.topic).partition(sent.partition);
+            record.key = sent.key;
+            record.payload = sent.value;
+            record.headers = (!sent.headers.is_empty()).then_some(headers);
             producer.send(record).map_err(|(error, _)| error).unwrap();
         }
         producer.flush(Duration::from_secs(30)).unwrap();
