@@ -98,8 +98,8 @@ impl Pond {
         let admin_port = free_port();
         let mut text = format!(
             "[kafka]\nbrokers = \"{}\"\ntopic = \"{topic}\"\ngroup = \"{topic}\"\npartitions = {}\n\
-             dead_letter_topic = \"{topic}.dlq\"\n{}\n[kafka.librdkafka]\n\"session.timeout.ms\" = \"1500\"\n\
-             \"heartbeat.interval.ms\" = \"400\"\n\"reconnect.backoff.max.ms\" = \"500\"\n",
+             dead_letter_topic = \"{topic}.dlq\"\n{}\n[kafka.librdkafka]\n\"session.timeout.ms\" = \"3000\"\n\
+             \"heartbeat.interval.ms\" = \"500\"\n\"reconnect.backoff.max.ms\" = \"500\"\n",
             environment("MILLPOND_TEST_KAFKA"),
             shape.partitions,
             shape.kafka,
