@@ -18,7 +18,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Reb
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
-use std::{ffi::CString, mem, sync::Arc, time::Duration};
+use std::{cell::Cell, ffi::CString, mem, sync::Arc, time::Duration};
 
 /// What the group or the client tells the poller.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub enum Event {
     /// These belong to somebody else already.
     Lost(Vec<Partition>),
     /// An asynchronous commit came back.
-    Committed(Result<(), KafkaError>),
+    Committed(Result<(), CommitError>),
     /// The client told of an error; it goes on by itself unless `fatal`.
     Error {
         /// What it said.
@@ -38,6 +38,21 @@ pub enum Event {
         /// Whether only a new client helps.
         fatal: bool,
     },
+}
+
+/// Why a commit did not arrive.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct CommitError(KafkaError);
+
+impl CommitError {
+    /// Whether it failed because the group rebalances: it succeeds afterwards.
+    pub fn is_of_a_rebalance(&self) -> bool {
+        matches!(
+            self.0.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::RebalanceInProgress | RDKafkaErrorCode::IllegalGeneration)
+        )
+    }
 }
 
 /// How a consumer is to fetch and under which group.
@@ -101,7 +116,7 @@ impl ConsumerContext for Context {
         let result = match result {
             // Nothing to commit is no failure.
             Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => Ok(()),
-            other => other,
+            other => other.map_err(CommitError),
         };
         self.events.lock().push(Event::Committed(result));
     }
@@ -124,6 +139,12 @@ fn answer(
     }
 }
 
+/// What librdkafka waits for before the group can go on. It asks for one thing at a time.
+enum Awaited {
+    Assign,
+    Unassign(Vec<Partition>),
+}
+
 /// One member of the consumer group.
 pub struct GroupConsumer {
     // Dropped in this order: the queue handle before its client.
@@ -132,6 +153,7 @@ pub struct GroupConsumer {
     topic: String,
     topic_c: CString,
     ready: Arc<ReadySet>,
+    awaited: Cell<Option<Awaited>>,
 }
 
 impl GroupConsumer {
@@ -172,6 +194,7 @@ impl GroupConsumer {
             topic: kafka.topic.clone(),
             topic_c,
             ready,
+            awaited: Cell::new(None),
         })
     }
 
@@ -191,7 +214,18 @@ impl GroupConsumer {
                 break;
             }
         }
-        mem::take(&mut *self.client.context().events.lock())
+        let events = mem::take(&mut *self.client.context().events.lock());
+        for event in &events {
+            match event {
+                Event::Assigned(_) => self.awaited.set(Some(Awaited::Assign)),
+                Event::Revoked(partitions) | Event::Lost(partitions) => {
+                    self.awaited
+                        .set(Some(Awaited::Unassign(partitions.clone())));
+                }
+                Event::Committed(_) | Event::Error { .. } => {}
+            }
+        }
+        events
     }
 
     /// Takes the partition's queue off the consumer's. Before [`assign`](Self::assign), at every assign.
@@ -201,6 +235,7 @@ impl GroupConsumer {
 
     /// Answers [`Event::Assigned`]: fetching begins at these offsets.
     pub fn assign(&self, starts: &[(Partition, i64)]) -> Result<(), KafkaError> {
+        self.awaited.set(None);
         let list = self.list(starts)?;
         match self.client.rebalance_protocol() {
             RebalanceProtocol::Cooperative => self.client.incremental_assign(&list),
@@ -210,6 +245,7 @@ impl GroupConsumer {
 
     /// Answers [`Event::Revoked`] and [`Event::Lost`]. Queues of these partitions must be dropped before.
     pub fn unassign(&self, partitions: &[Partition]) -> Result<(), KafkaError> {
+        self.awaited.set(None);
         match self.client.rebalance_protocol() {
             RebalanceProtocol::Cooperative => {
                 let mut list = TopicPartitionList::with_capacity(partitions.len());
@@ -231,8 +267,10 @@ impl GroupConsumer {
     }
 
     /// Sends the offsets to the group coordinator; the result comes as [`Event::Committed`].
-    pub fn commit(&self, offsets: &[(Partition, i64)]) -> Result<(), KafkaError> {
-        self.client.commit(&self.list(offsets)?, CommitMode::Async)
+    pub fn commit(&self, offsets: &[(Partition, i64)]) -> Result<(), CommitError> {
+        self.events
+            .commit(&self.client, &self.list(offsets).map_err(CommitError)?)
+            .map_err(|code| CommitError(KafkaError::ConsumerCommit(code)))
     }
 
     /// Commits and waits for the coordinator's answer. At revoke and close only: it blocks.
@@ -275,6 +313,15 @@ impl GroupConsumer {
     /// must be dropped before.
     pub fn close(self) {
         self.client.context().closing.store(true, Ordering::Release);
+        // In the middle of a rebalance librdkafka would wait for our answer before it lets the client go.
+        let answered = match self.awaited.take() {
+            None => Ok(()),
+            Some(Awaited::Assign) => self.assign(&[]),
+            Some(Awaited::Unassign(partitions)) => self.unassign(&partitions),
+        };
+        if let Err(error) = answered {
+            tracing::warn!(error = %error, "leaving the group in the middle of a rebalance");
+        }
         let Self { events, client, .. } = self;
         drop(events);
         drop(client);

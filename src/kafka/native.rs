@@ -9,6 +9,7 @@ use crate::{ids::Partition, ready::ReadySet};
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::message::BorrowedMessage;
+use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 use std::ffi::{CStr, CString, c_void};
@@ -85,6 +86,30 @@ impl EventQueue {
     pub(super) fn len(&self) -> usize {
         // SAFETY: the handle is live.
         unsafe { sys::rd_kafka_queue_length(self.0.queue.as_ptr()) }
+    }
+
+    /// Sends offsets to the group coordinator. The result comes as an event of this queue, whether it succeeds or fails;
+    /// rust-rdkafka's own asynchronous commit never tells.
+    pub(super) fn commit<C: ConsumerContext>(
+        &self,
+        consumer: &BaseConsumer<C>,
+        offsets: &TopicPartitionList,
+    ) -> Result<(), RDKafkaErrorCode> {
+        // SAFETY: client, list and queue are live, and librdkafka copies the list. Without a function to call, the result
+        // becomes an event.
+        let sent = unsafe {
+            sys::rd_kafka_commit_queue(
+                consumer.client().native_ptr(),
+                offsets.ptr(),
+                self.0.queue.as_ptr(),
+                None,
+                ptr::null_mut(),
+            )
+        };
+        match sent {
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+            error => Err(error.into()),
+        }
     }
 }
 

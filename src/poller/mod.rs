@@ -11,7 +11,7 @@
 //! - [`progress`]: what is finished: committed, and shown
 //!
 //! Shutdown: 1 stop reading; nothing new gets a slot. 2 drain: workers finish, at most until the deadline. 3 commit and wait;
-//! afterwards nothing is committed. 4 drop queues, unassign, leave the group.
+//! afterwards nothing is committed. 4 drop queues, leave the group.
 
 pub mod assignment;
 pub mod lookup;
@@ -232,14 +232,7 @@ impl Poller {
                     self.unassign(&partitions)?;
                 }
                 Event::Committed(Ok(())) => {}
-                Event::Committed(Err(error)) => {
-                    self.recorder.commit_failures.add(1);
-                    tracing::warn!(error = %error, "an offset commit failed and is sent again");
-                    self.assigned
-                        .iter_mut()
-                        .flatten()
-                        .for_each(|assigned| assigned.commit_again());
-                }
+                Event::Committed(Err(error)) => self.commit_failed(&error),
                 Event::Error { error, fatal: true } => {
                     return Err(format!("the Kafka client can't go on: {error}"));
                 }
@@ -412,9 +405,6 @@ impl Poller {
         self.commit_and_wait(&all);
         self.update_gauges();
         self.give_up(&all);
-        if let Err(why) = self.unassign(&all) {
-            tracing::warn!(error = why, "leaving the group");
-        }
         let Self {
             consumer,
             dispatch,

@@ -3,6 +3,7 @@
 
 use super::Poller;
 use crate::ids::Partition;
+use crate::kafka::consumer::CommitError;
 use std::time::Duration;
 
 /// How often the gauges of partitions are brought up to date.
@@ -39,10 +40,20 @@ impl Poller {
                     }
                 }
             }
-            Err(error) => {
-                self.recorder.commit_failures.add(1);
-                tracing::warn!(error = %error, "an offset commit failed and is sent again");
-            }
+            Err(error) => self.commit_failed(&error),
+        }
+    }
+
+    /// The last commits did not arrive, or may not have: all are sent again.
+    pub(super) fn commit_failed(&mut self, error: &CommitError) {
+        self.recorder.commit_failures.add(1);
+        if error.is_of_a_rebalance() {
+            tracing::info!("the group is rebalancing: offsets are committed again afterwards");
+        } else {
+            tracing::warn!(error = %error, "an offset commit failed and is sent again");
+        }
+        for assigned in self.assigned.iter_mut().flatten() {
+            assigned.commit_again();
         }
     }
 

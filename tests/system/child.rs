@@ -58,6 +58,18 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Whether it ends by itself in that time.
+    pub fn ends_within(&mut self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        while self.is_running() {
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+
     /// kill -9.
     pub fn kill(mut self) -> Ended {
         let _ = self.child.kill();
@@ -80,21 +92,11 @@ impl Process {
 
     /// Waits until it ends by itself; panics with what it said if it doesn't in time.
     pub fn wait(mut self, within: Duration) -> Ended {
-        let deadline = Instant::now() + within;
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            if Instant::now() > deadline {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                panic!(
-                    "not ended within {within:?}; it said:\n{}",
-                    self.output().stderr
-                );
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        };
+        if !self.ends_within(within) {
+            let said = self.kill().stderr;
+            panic!("not ended within {within:?}; it said:\n{said}");
+        }
+        let status = self.child.wait().unwrap();
         let (stdout, stderr) = (self.stdout.take().unwrap(), self.stderr.take().unwrap());
         Ended {
             status,
@@ -102,20 +104,6 @@ impl Process {
             stderr: stderr.join().unwrap(),
         }
     }
-
-    fn output(&mut self) -> Output {
-        Output {
-            stderr: self
-                .stderr
-                .take()
-                .map(|thread| thread.join().unwrap())
-                .unwrap_or_default(),
-        }
-    }
-}
-
-struct Output {
-    stderr: String,
 }
 
 impl Drop for Process {

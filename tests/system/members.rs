@@ -40,17 +40,21 @@ fn two_then_three_then_two_members_leave_every_row_exact_and_no_partition_stuck(
     let ended = third.terminate(Duration::from_secs(30));
     assert!(ended.status.success(), "{}", ended.stderr);
     load.wait(CAUGHT_UP).json();
-    let caught_up = pond
-        .start(
-            &[
-                "run",
-                "--until-caught-up",
-                "--set",
-                "admin.listen=127.0.0.1:0",
-            ],
-            &[],
-        )
-        .wait(CAUGHT_UP);
+    let mut last = pond.start(
+        &[
+            "run",
+            "--until-caught-up",
+            "--set",
+            "admin.listen=127.0.0.1:0",
+        ],
+        &[],
+    );
+    if !last.ends_within(CAUGHT_UP) {
+        let lag = pond.command(&["lag"]).stdout;
+        let said = [first, second, last].map(|member| member.kill().stderr);
+        panic!("not caught up:\n{lag}\n{}", said.join("\n"));
+    }
+    let caught_up = last.wait(CAUGHT_UP);
     assert!(caught_up.status.success(), "{}", caught_up.stderr);
     for process in [first, second] {
         let ended = process.terminate(Duration::from_secs(30));
