@@ -383,15 +383,19 @@ impl Lookup {
 }
 
 /// Settings that a user may override.
-fn fetch_settings(partitions: u32) -> [(&'static str, String); 6] {
-    // What is fetched ahead is bounded by messages per partition: the setting by bytes also lowers the size of a fetch.
-    let ahead = (240_000 / partitions.max(1)).clamp(2_000, 20_000);
+fn fetch_settings(partitions: u32) -> [(&'static str, String); 7] {
+    // What is fetched ahead is bounded by messages per partition, and then by what one more fetch brings. The setting by bytes
+    // (queued.max.messages.kbytes) would lower the size of the whole response too. A fetch smaller than a producer's batch
+    // would bring one partition at a time, hence the lower bound.
+    let ahead = (120_000 / partitions.max(1)).clamp(500, 10_000);
+    let fetch = ((192 << 20) / partitions.max(1)).clamp(256 << 10, 1 << 20);
     [
         (
             "partition.assignment.strategy",
             "cooperative-sticky".to_owned(),
         ),
         ("queued.min.messages", ahead.to_string()),
+        ("fetch.message.max.bytes", fetch.to_string()),
         // The default of a second would stall a partition for that long each time that its queue is full.
         ("fetch.queue.backoff.ms", "10".to_owned()),
         ("fetch.wait.max.ms", "100".to_owned()),

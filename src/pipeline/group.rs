@@ -26,6 +26,10 @@ use std::time::{Duration, Instant};
 
 /// A lane gets its rows in batches of this part of a statement's, so that a worker can fill its statements well.
 const BATCHES_PER_STATEMENT: usize = 4;
+/// Few messages are smaller.
+const SMALL_MESSAGE_BYTES: u64 = 128;
+/// A partition has at least so many slots, unless it is configured to have fewer.
+const SLOTS_MIN: u32 = 64;
 /// How long workers may take to end once they were told to give up.
 const GIVE_UP_GRACE: Duration = Duration::from_secs(2);
 
@@ -249,12 +253,23 @@ fn start_workers(
     Ok(threads)
 }
 
+/// Slots of a partition: no more than its part of the bytes could hold if all messages were small, since a slot takes memory.
+fn slots(config: &Config) -> u32 {
+    let part = config.consumer.in_memory_bytes_max / u64::from(config.partitioner.partitions());
+    let small = u32::try_from(part / SMALL_MESSAGE_BYTES).unwrap_or(u32::MAX);
+    config
+        .consumer
+        .in_memory_max_per_partition
+        .min(small.max(SLOTS_MIN))
+}
+
 fn poller_settings(config: &Config, options: RunOptions) -> PollerSettings {
     let consumer = &config.consumer;
-    let in_memory_max = consumer.in_memory_max_per_partition;
     PollerSettings {
-        in_memory_max_per_partition: in_memory_max,
-        in_memory_max_per_process: options.baseline.then(|| u64::from(in_memory_max)),
+        in_memory_max_per_partition: slots(config),
+        in_memory_max_per_process: options
+            .baseline
+            .then(|| u64::from(consumer.in_memory_max_per_partition)),
         message_max_bytes: consumer.message_max_bytes,
         commit_interval: (options.sink == crate::worker::SinkKind::Postgres)
             .then_some(consumer.commit_interval),

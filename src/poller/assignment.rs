@@ -87,6 +87,8 @@ pub struct Assigned {
     pub stopped: bool,
     /// Where reading began, then everything below is finished.
     finished: i64,
+    /// Mean size of the messages of the last read; 0 before the first.
+    message_bytes: u64,
     /// The consumer's position means something: no error came since the last message.
     position_is_trusted: bool,
 }
@@ -110,6 +112,7 @@ impl Assigned {
             committed: start.committed.unwrap_or(-1),
             stopped: start.stopped,
             finished: start.offset,
+            message_bytes: 0,
             position_is_trusted: false,
         }
     }
@@ -117,6 +120,28 @@ impl Assigned {
     /// Whether a message of that many bytes may come into memory. One message always may.
     pub fn has_room(tracker: &Tracker, bytes: u64, share: u64) -> bool {
         tracker.in_flight() == 0 || (tracker.free() > 0 && tracker.bytes() + bytes <= share)
+    }
+
+    /// How many messages to read: as many as probably find room, as those that don't are in memory and in no limit.
+    pub fn readable(&self, share: u64) -> usize {
+        let (tracker, size) = (&self.tracker, self.message_bytes.max(1));
+        if !Self::has_room(tracker, size, share) {
+            return 0;
+        }
+        let by_bytes = share.saturating_sub(tracker.bytes()) / size;
+        usize::try_from(tracker.free().min(by_bytes.max(1))).unwrap_or(usize::MAX)
+    }
+
+    /// Whether there is no room for another message, so that a completion will wake the poller.
+    pub fn waits_for_room(&mut self, share: u64) -> bool {
+        let size = self.message_bytes.max(1);
+        self.tracker
+            .wait_for_room(|tracker| Self::has_room(tracker, size, share))
+    }
+
+    /// So many messages with so many bytes were received.
+    pub fn has_read(&mut self, messages: u64, bytes: u64) {
+        self.message_bytes = bytes.checked_div(messages).unwrap_or(self.message_bytes);
     }
 
     /// A message was received: the consumer's position is its offset + 1.

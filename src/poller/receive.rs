@@ -32,19 +32,18 @@ impl Poller {
 
     fn visit_assigned(&mut self, assigned: &mut Assigned) -> bool {
         assigned.tracker.advance();
+        let share = self.shared.budget.share();
         // What was held back came from a read that may have left more.
         let mut more = !assigned.held.is_empty();
         if !more && !assigned.stopped {
-            let has_slot = |tracker: &Tracker| tracker.free() > 0;
-            if !has_slot(&assigned.tracker) && assigned.tracker.wait_for_room(has_slot) {
-                return false;
-            }
-            let free = usize::try_from(assigned.tracker.free()).unwrap_or(QUANTUM);
-            let most = free.min(QUANTUM);
-            assigned.held.extend(assigned.queue.read(most));
-            more = assigned.held.len() == most;
+            let most = match assigned.readable(share) {
+                0 if assigned.waits_for_room(share) => return false,
+                0 => assigned.readable(share),
+                most => most,
+            };
+            assigned.held.extend(assigned.queue.read(most.min(QUANTUM)));
+            more = assigned.held.len() == most.min(QUANTUM);
         }
-        let share = self.shared.budget.share();
         let (now, now_ms) = (crate::clock::now(), crate::clock::wall_ms());
         let (mut messages, mut bytes) = (0, 0);
         while let Some(message) = assigned.held.front() {
@@ -73,6 +72,7 @@ impl Poller {
                 .first_message_at_us
                 .set(self.shared.registry.elapsed_us());
         }
+        assigned.has_read(messages, bytes);
         self.recorder.received.add(messages);
         self.recorder.received_bytes.add(bytes);
         more

@@ -1,3 +1,5 @@
+//! A member's commits, and how it leaves.
+
 use super::*;
 use crate::kafka::consumer::{Event, GroupConsumer, Membership};
 use crate::ready::ReadySet;
