@@ -1,10 +1,10 @@
 //! `millpond rewind`: moves the group's offsets back.
 
 use super::table::table;
-use super::{ConfigArgs, moment, print_data, print_note};
+use super::{ConfigArgs, UsageError, moment, print_data, print_note};
 use crate::config::Config;
 use crate::kafka::admin::Admin;
-use crate::rewind::{self, Move};
+use crate::rewind::{self, Move, RewindError};
 use std::process::ExitCode;
 
 /// Move the group's committed offsets back to a point in time, for a database that lost its newest writes
@@ -39,7 +39,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     } else if let Err(error) = rewind::refuse_while_running(&admin, &config) {
         print_note(&format!("--apply would be refused now: {error}"));
     }
-    let moves = rewind::moves(&admin, &config, args.to, args.shard.as_deref())?;
+    let moves = rewind::moves(&admin, &config, args.to, args.shard.as_deref());
+    let moves = moves.map_err(|error| match error {
+        RewindError::NoShard { .. } => UsageError(error.to_string()).into(),
+        other => anyhow::Error::from(other),
+    })?;
     let header = "PARTITION SHARD FROM TO MESSAGES NOTE";
     print_data(&table(
         header,

@@ -119,11 +119,11 @@ pub fn plan(
     if !limits.overwrite_newer {
         hold_back(config, &mut planned)?;
     }
-    let sends = planned
+    let mut sends = planned
         .iter()
         .enumerate()
         .filter(|(_, planned)| planned.is_sent());
-    if let Some((first_beyond, _)) = sends.skip(limits.letters_max).next() {
+    if let Some((first_beyond, _)) = sends.nth(limits.letters_max) {
         planned.truncate(first_beyond);
     }
     Ok(planned)

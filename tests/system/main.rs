@@ -8,6 +8,7 @@
 //! - [`members`]: processes of a group come and go
 //! - [`interleavings`]: other writers, refusals and crashes in every order
 //! - [`bad_input`]: each reason of a dead letter
+//! - [`letters`]: dead letters are listed, sent again and dropped; offsets are moved back
 //! - [`trouble`]: a row, a shard or a limit in trouble
 //! - [`bad_days`]: something is missing, away, or another one
 
@@ -21,6 +22,7 @@ mod bad_days;
 mod bad_input;
 mod child;
 mod interleavings;
+mod letters;
 mod members;
 mod mutants;
 mod pond;
