@@ -140,7 +140,11 @@ pub fn apply(admin: &Admin, config: &Config, moves: &[Move]) -> Result<(), Rewin
     if offsets.is_empty() {
         return Ok(());
     }
-    admin.commit_offsets(group, topic, &offsets)?;
+    if let Err(error) = admin.commit_offsets(group, topic, &offsets) {
+        // A consumer that started meanwhile is the better explanation.
+        refuse_while_running(admin, config)?;
+        return Err(error.into());
+    }
     let committed = admin.committed_offsets(group, topic, ANSWER_TIMEOUT)?;
     for (partition, asked) in offsets {
         let found = committed[partition.index()].unwrap_or(-1);

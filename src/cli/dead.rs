@@ -107,12 +107,12 @@ struct ReplayArgs {
     #[arg(value_name = "PARTITION:OFFSET")]
     places: Vec<Place>,
     /// Send no more than so many, the oldest first
-    #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
-    limit: usize,
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
     /// Skip letters that were replayed as often as this
     #[arg(long, value_name = "N", default_value_t = 3)]
     attempts_max: u32,
-    /// Send letters whose row holds a newer update, too
+    /// Send letters whose row holds a newer update, too: also those that were replayed before, so name them or filter well
     #[arg(long)]
     overwrite_newer: bool,
     /// Send messages that will be refused again, too
@@ -253,11 +253,8 @@ fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
 
 fn in_full(topic: &str, letter: &Letter) -> String {
     let mut text = format!("letter     {} of topic {topic}\n", letter.place);
-    if let Some(at_ms) = letter.timestamp_ms {
-        let age = moment::age(at_ms, clock::wall_ms());
-        writeln!(text, "timestamp  {} ({age} ago)", moment::show(at_ms))
-            .expect("writing to a string");
-    }
+    let timestamp = letter.timestamp_ms.map_or("-".to_owned(), moment::show);
+    writeln!(text, "timestamp  {timestamp}").expect("writing to a string");
     for (name, value) in &letter.headers {
         let (name, value) = (without_controls(name), shown(value.as_deref()));
         writeln!(text, "header     {name}: {value}").expect("writing to a string");
@@ -293,7 +290,7 @@ fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         attempts_max: args.attempts_max,
         overwrite_newer: args.overwrite_newer,
         force: args.force,
-        letters_max: args.limit,
+        letters_max: args.limit.unwrap_or(usize::MAX),
     };
     let selection = args.filters.selection(&args.places);
     let plan = dead_letters::plan(&admin, &config, &selection, &limits)?;

@@ -26,11 +26,11 @@ fn parse_at(text: &str, now: Timestamp) -> Result<i64, String> {
     }
 }
 
-/// A point in time for people, to the second.
+/// A point in time for people.
 pub fn show(milliseconds: i64) -> String {
     Timestamp::from_millisecond(milliseconds).map_or_else(
         |_| format!("{milliseconds} ms"),
-        |moment| moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        |moment| moment.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string(),
     )
 }
 
@@ -77,6 +77,6 @@ mod tests {
         let ages = [0, 59, 61, 3_700, 90_061].map(|seconds| age(1_000, 1_000 + seconds * 1000));
         assert_eq!(ages, ["0s", "59s", "1m1s", "1h1m", "1d1h"]);
         assert_eq!(age(5_000, 0), "0s");
-        assert_eq!(show(1_772_359_200_000), "2026-03-01T10:00:00Z");
+        assert_eq!(show(1_772_359_200_000), "2026-03-01T10:00:00.000Z");
     }
 }

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 /// Stop the consumer, restore the database, rewind, start the consumer: it reads again from there, and the fences of the
 /// rows refuse what the database did not lose. TIME is compared with Kafka's timestamps of the messages, which lie before
 /// the writes: choose it well before the moment that the database was restored to. Too early costs time and nothing else; too
-/// late leaves updates out. Nothing is moved forward, a partition without a committed offset stays as it is, and records that
+/// late leaves updates out. Messages on the way that can't be applied become dead letters once more. Nothing is moved forward, a partition without a committed offset stays as it is, and records that
 /// the log no longer has can't be read again. Moves nothing without --apply.
 #[derive(clap::Args)]
 pub struct Args {
