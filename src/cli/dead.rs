@@ -126,7 +126,7 @@ struct ReplayArgs {
 /// Delete letters for good, from the beginning of each partition on
 ///
 /// Kafka can delete only the beginning of a log: with a letter go all below it on its partition. `verify` learns from the
-/// letters which updates were refused; without them it calls those missing. Deletes nothing without --apply.
+/// letters which updates were refused; without them it says that they are missing. Deletes nothing without --apply.
 #[derive(clap::Args)]
 struct DropArgs {
     #[command(flatten)]
