@@ -1,6 +1,5 @@
-//! Dead letters are listed, sent again and dropped; a database that lost a tail gets it back.
+//! Dead letters are listed, sent again and dropped.
 
-use crate::child::Ended;
 use crate::pond::{Letter, Pond, Sent, Shape};
 use millpond::kafka::admin::Admin;
 use serde_json::Value;
@@ -22,16 +21,9 @@ fn pond(name: &str) -> Pond {
     )
 }
 
-/// Runs a command that must succeed.
-fn good(pond: &Pond, arguments: &[&str]) -> Ended {
-    let ended = pond.command(arguments);
-    assert!(ended.status.success(), "{arguments:?}: {}", ended.stderr);
-    ended
-}
-
 /// `dead list` with these filters, as JSON.
 fn list(pond: &Pond, filters: &[&str]) -> Vec<Value> {
-    let ended = good(pond, &[&["dead", "list", "--json"], filters].concat());
+    let ended = pond.good(&[&["dead", "list", "--json"], filters].concat());
     let lines = ended.stdout.lines();
     lines
         .map(|line| serde_json::from_str(line).unwrap())
@@ -48,7 +40,7 @@ fn places(letters: &[Value]) -> Vec<String> {
 
 /// `dead replay` with these arguments: each letter's line by its place, and the totals.
 fn replay(pond: &Pond, arguments: &[&str]) -> (BTreeMap<String, String>, String) {
-    let ended = good(pond, &[&["dead", "replay"], arguments].concat());
+    let ended = pond.good(&[&["dead", "replay"], arguments].concat());
     let lines = ended.stdout.lines().skip(1).map(|line| {
         let place = line.split_whitespace().next().unwrap();
         (place.to_owned(), line.to_owned())
@@ -92,14 +84,6 @@ fn row(pond: &Pond, row: &str) -> (Value, Value) {
     (json(0), json(1))
 }
 
-fn committed(pond: &Pond) -> Vec<Option<i64>> {
-    let kafka = pond.configuration().kafka;
-    let admin = Admin::connect(&kafka).unwrap();
-    admin
-        .committed_offsets(&kafka.group, &kafka.topic, SOON)
-        .unwrap()
-}
-
 fn end_offsets(pond: &Pond) -> Vec<i64> {
     let kafka = pond.configuration().kafka;
     let admin = Admin::connect(&kafka).unwrap();
@@ -109,7 +93,7 @@ fn end_offsets(pond: &Pond) -> Vec<i64> {
 #[test]
 fn letters_are_listed_filtered_and_shown() {
     let pond = pond("letters-list");
-    let none = good(&pond, &["dead", "list"]);
+    let none = pond.good(&["dead", "list"]);
     assert_eq!(none.stdout, "");
     assert!(none.stderr.contains("no dead letters"), "{}", none.stderr);
 
@@ -140,7 +124,7 @@ fn letters_are_listed_filtered_and_shown() {
     assert_eq!(list(&pond, &["--since", "-1h"]).len(), 33);
     assert_eq!(list(&pond, &["--since", "2100-01-01T00:00:00Z"]).len(), 0);
 
-    let newest = good(&pond, &["dead", "list", "--limit", "5"]);
+    let newest = pond.good(&["dead", "list", "--limit", "5"]);
     assert_eq!(newest.stdout.lines().count(), 6, "{}", newest.stdout);
     assert!(newest.stdout.starts_with("LETTER"), "{}", newest.stdout);
     assert!(
@@ -148,8 +132,15 @@ fn letters_are_listed_filtered_and_shown() {
         "{}",
         newest.stderr
     );
+}
 
-    let shown = good(&pond, &["dead", "show", &place(bad_tags)]).stdout;
+#[test]
+fn a_letter_is_shown_in_full_and_a_wrong_place_is_named() {
+    let pond = pond("letters-show");
+    pond.load(&["--messages", "500", "--rows", "100", "--broken", "11"]);
+    pond.catch_up();
+    let bad_tags = &list(&pond, &["--reason", "bad-tags"])[0];
+    let shown = pond.good(&["dead", "show", &place(bad_tags)]).stdout;
     for part in [
         r#""tags":{"address":{"city":"Oslo"}}"#,
         "__dlq.errors.reason: bad-tags",
@@ -162,7 +153,7 @@ fn letters_are_listed_filtered_and_shown() {
         bad_tags["offset"].to_string(),
     );
     assert_eq!(
-        good(&pond, &["dead", "show", &partition, &offset]).stdout,
+        pond.good(&["dead", "show", &partition, &offset]).stdout,
         shown
     );
     for (arguments, code, words) in [
@@ -181,16 +172,14 @@ fn letters_are_listed_filtered_and_shown() {
     }
 }
 
-/// A constraint refuses two updates. When it is gone they are sent again: the one whose row is as it was at once, the other,
-/// whose row has had a newer update, only when that is asked for. Running it twice applies nothing twice.
-#[test]
-fn letters_whose_cause_is_repaired_are_applied() {
-    let pond = pond("letters-repaired");
-    refuse_poison(&pond);
+/// Leaves three letters, by their places: of a row that was refused last, of one that has had a newer update since, and one
+/// that is no JSON.
+fn three_letters(pond: &Pond) -> [String; 3] {
+    refuse_poison(pond);
     let poison = |row| update(row, POISON);
     let newer = update(ROW_B, r#""tags":{"newer":true}"#);
     produce(
-        &pond,
+        pond,
         &[
             (ROW_A, &update(ROW_A, r#""tags":{"first":1}"#)),
             (ROW_A, &poison(ROW_A)),
@@ -200,18 +189,25 @@ fn letters_whose_cause_is_repaired_are_applied() {
         ],
     );
     pond.catch_up();
-    let letters = list(&pond, &[]);
-    let of = |row, reason| {
-        let mut found = letters
-            .iter()
-            .filter(move |letter| letter["subscription_id"] == row && letter["reason"] == reason);
-        place(found.next().unwrap())
-    };
-    let (a, b, broken) = (
-        of(ROW_A, "database"),
-        of(ROW_B, "database"),
-        of(ROW_A, "not-json"),
-    );
+    let letters = list(pond, &[]);
+    [
+        (ROW_A, "database"),
+        (ROW_B, "database"),
+        (ROW_A, "not-json"),
+    ]
+    .map(|(row, reason)| {
+        let is_it =
+            |letter: &&Value| letter["subscription_id"] == row && letter["reason"] == reason;
+        place(letters.iter().find(is_it).unwrap())
+    })
+}
+
+/// A constraint refuses two updates. When it is gone they are sent again: the one whose row is as it was at once, the other,
+/// whose row has had a newer update, only when that is asked for. Running it twice applies nothing twice.
+#[test]
+fn letters_whose_cause_is_repaired_are_applied() {
+    let pond = pond("letters-repaired");
+    let [a, b, broken] = three_letters(&pond);
     pond.shard(0)
         .batch_execute("ALTER TABLE subscription DROP CONSTRAINT poison")
         .unwrap();
@@ -302,7 +298,7 @@ fn a_letter_that_is_refused_every_time_does_not_circle() {
     pond.assert_exact();
 
     // Read again, each gets a second letter, of which only the first counts.
-    good(&pond, &["rewind", "--to", "-1h", "--apply"]);
+    pond.good(&["rewind", "--to", "-1h", "--apply"]);
     pond.catch_up();
     let (_, totals) = replay(&pond, &["--reason", "not-json", "--force"]);
     assert!(totals.contains("2 skipped, 2 to send"), "{totals}");
@@ -353,14 +349,14 @@ fn letters_are_dropped_from_the_beginning_and_only_when_told_which() {
     assert_eq!(refused.status.code(), Some(2), "{}", refused.stderr);
     let both = pond.command(&["dead", "drop", "--all", "--before", "-1h"]);
     assert_eq!(both.status.code(), Some(2), "{}", both.stderr);
-    let dry = good(&pond, &["dead", "drop", "--all"]);
+    let dry = pond.good(&["dead", "drop", "--all"]);
     assert!(dry.stderr.contains("nothing was deleted"), "{}", dry.stderr);
     assert_eq!(places(&list(&pond, &[])), places(&all));
 
     let named = all
         .iter()
         .find(|letter| letter["partition"] == 1 && letter["offset"] == 1);
-    good(&pond, &["dead", "drop", &place(named.unwrap()), "--apply"]);
+    pond.good(&["dead", "drop", &place(named.unwrap()), "--apply"]);
     let gone = |letter: &Value| letter["partition"] == 1 && letter["offset"].as_i64() <= Some(1);
     let mut left: Vec<Value> = all.iter().filter(|letter| !gone(letter)).cloned().collect();
     assert_eq!(places(&list(&pond, &[])), places(&left));
@@ -375,7 +371,7 @@ fn letters_are_dropped_from_the_beginning_and_only_when_told_which() {
     let before = jiff::Timestamp::from_millisecond(middle)
         .unwrap()
         .to_string();
-    good(&pond, &["dead", "drop", "--before", &before, "--apply"]);
+    pond.good(&["dead", "drop", "--before", &before, "--apply"]);
     // Of each partition, what lies below the first letter of that time.
     let mut open = [false; 4];
     left.retain(|letter| {
@@ -390,137 +386,11 @@ fn letters_are_dropped_from_the_beginning_and_only_when_told_which() {
     );
     assert_eq!(places(&list(&pond, &[])), places(&left));
 
-    good(&pond, &["dead", "drop", "--all", "--apply"]);
-    let none = good(&pond, &["dead", "list"]);
+    pond.good(&["dead", "drop", "--all", "--apply"]);
+    let none = pond.good(&["dead", "list"]);
     assert!(none.stderr.contains("no dead letters"), "{}", none.stderr);
     // As its help says.
     assert_eq!(pond.verify()["dead_letters_missing"], 44);
-    let again = good(&pond, &["dead", "drop", "--all", "--apply"]);
+    let again = pond.good(&["dead", "drop", "--all", "--apply"]);
     assert!(again.stderr.contains("no dead letters"), "{}", again.stderr);
-}
-
-fn on_each_shard(pond: &Pond, sql: &str) {
-    for shard in 0..2 {
-        pond.shard(shard).batch_execute(sql).unwrap();
-    }
-}
-
-/// A database is restored to an hour ago, and the group has committed what it lost. After a rewind every update takes effect
-/// once: those that were lost are applied, those that were not are refused by the fences.
-#[test]
-fn a_database_that_lost_a_tail_gets_it_back() {
-    let pond = pond("rewind");
-    pond.load(&["--messages", "3000", "--rows", "300", "--broken", "11"]);
-    pond.catch_up();
-    on_each_shard(
-        &pond,
-        "CREATE TABLE subscription_kept AS TABLE subscription; CREATE TABLE refused_kept AS TABLE refused",
-    );
-    let before_the_tail = jiff::Timestamp::now().to_string();
-    std::thread::sleep(Duration::from_millis(10));
-    pond.load(&[
-        "--messages",
-        "2000",
-        "--rows",
-        "400",
-        "--broken",
-        "22",
-        "--seed",
-        "9",
-    ]);
-    pond.catch_up();
-    pond.assert_exact();
-    on_each_shard(
-        &pond,
-        "TRUNCATE subscription, refused; INSERT INTO subscription TABLE subscription_kept; \
-         INSERT INTO refused TABLE refused_kept",
-    );
-    assert_eq!(pond.verify()["ok"], false, "the tail is lost");
-
-    let committed_before = committed(&pond);
-    let dry = good(&pond, &["rewind", "--to", &before_the_tail]);
-    assert!(dry.stderr.contains("nothing was moved"), "{}", dry.stderr);
-    assert_eq!(committed(&pond), committed_before);
-    let moved = good(&pond, &["rewind", "--to", &before_the_tail, "--apply"]);
-    println!("{}{}", moved.stdout, moved.stderr);
-    let summary = pond.catch_up();
-    assert_eq!(
-        (&summary["messages"], &summary["replayed"]),
-        (&2000.into(), &0.into()),
-        "exactly the tail is read again: {summary}"
-    );
-    assert_eq!(committed(&pond), committed_before);
-    pond.assert_exact();
-
-    // Far too early costs time and nothing else.
-    good(&pond, &["rewind", "--to", "-1d", "--apply"]);
-    assert_eq!(committed(&pond), [Some(0); 4]);
-    let summary = pond.catch_up();
-    assert_eq!(
-        (&summary["messages"], &summary["rows_written"]),
-        (&5000.into(), &0.into()),
-        "{summary}"
-    );
-    pond.assert_exact();
-}
-
-#[test]
-fn offsets_move_back_only_of_the_shard_that_is_meant_and_not_under_a_running_consumer() {
-    let pond = pond("rewind-shard");
-    let nothing = good(&pond, &["rewind", "--to", "-1h", "--apply"]);
-    assert!(
-        nothing.stdout.contains("nothing committed"),
-        "{}",
-        nothing.stdout
-    );
-    pond.load(&["--messages", "1000", "--rows", "100"]);
-    pond.catch_up();
-    let all = committed(&pond);
-    for (arguments, words) in [
-        (
-            &["rewind", "--to", "-1h", "--shard", "s7"][..],
-            "the configured ones are s0, s1",
-        ),
-        (&["rewind", "--to", "2h"], "write -2h"),
-    ] {
-        let ended = pond.command(arguments);
-        assert_eq!(ended.status.code(), Some(2), "{arguments:?}");
-        assert!(ended.stderr.contains(words), "{}", ended.stderr);
-    }
-    let ahead = good(
-        &pond,
-        &["rewind", "--to", "2100-01-01T00:00:00Z", "--apply"],
-    );
-    assert!(ahead.stderr.contains("nothing to move"), "{}", ahead.stderr);
-    good(
-        &pond,
-        &["rewind", "--to", "-1h", "--shard", "s1", "--apply"],
-    );
-    assert_eq!(committed(&pond), [all[0], all[1], Some(0), Some(0)]);
-    good(
-        &pond,
-        &["rewind", "--to", "2100-01-01T00:00:00Z", "--apply"],
-    );
-    assert_eq!(committed(&pond)[2], Some(0), "never forward");
-
-    let process = pond.start(&["run"], &[]);
-    pond.wait_for("everything is applied", SOON, |_| committed(&pond) == all);
-    let refused = pond.command(&["rewind", "--to", "-1h", "--apply"]);
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(
-        refused.stderr.contains("has 1 members"),
-        "{}",
-        refused.stderr
-    );
-    // The coordinator would refuse it too, were the question asked too early.
-    let kafka = pond.configuration().kafka;
-    let offsets = [(millpond::ids::Partition(0), 0)];
-    let admin = Admin::connect(&kafka).unwrap();
-    let error = admin
-        .commit_offsets(&kafka.group, &kafka.topic, &offsets)
-        .unwrap_err();
-    assert!(error.to_string().contains("UnknownMemberId"), "{error}");
-    assert!(process.terminate(SOON).status.success());
-    assert_eq!(committed(&pond), all);
-    pond.assert_exact();
 }
