@@ -300,6 +300,13 @@ fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     note_lag(&admin, &config, &plan)?;
+    match dead_letters::overtaken(&plan) {
+        0 => {}
+        count => print_note(&format!(
+            "{count} letters are held back while a later one of the same row is to be sent; --overwrite-newer sends them \
+             before it, in their order"
+        )),
+    }
     let outcomes = if args.apply {
         dead_letters::replay(&config.kafka, &plan)?
     } else {

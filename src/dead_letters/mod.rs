@@ -11,7 +11,7 @@ mod replay;
 
 pub use discard::{Cut, Discard, cuts, discard};
 pub use letter::{Letter, Place, Summary};
-pub use plan::{Fate, Limits, Planned, partitions_behind, plan};
+pub use plan::{Fate, Limits, Planned, overtaken, partitions_behind, plan};
 pub use replay::{Sent, replay};
 pub use select::{Selection, find, read};
 

@@ -13,7 +13,7 @@ use crate::kafka::admin::Admin;
 use crate::sink::shape::SUBSCRIPTION;
 use crate::sink::standing::{Standing, standings};
 use crate::update::{self, Rejection, decode, judge};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 
 /// What the letters of one replay may weigh: they are in memory until all is sent, so that those of a row go in order.
@@ -260,6 +260,20 @@ pub fn partitions_behind(
             .is_some_and(|end| committed[at].unwrap_or(0) < *end)
     };
     Ok(targets.filter(is_behind).collect())
+}
+
+/// How many letters are held back while a later one of the same row is sent: sent afterwards, they would be out of order.
+pub fn overtaken(plan: &[Planned]) -> usize {
+    let sent: HashSet<RowKey> = plan
+        .iter()
+        .filter(|planned| planned.is_sent())
+        .filter_map(|planned| planned.row)
+        .collect();
+    let is_overtaken = |planned: &&Planned| {
+        matches!(planned.fate, Fate::MovedOn(_))
+            && planned.row.is_some_and(|row| sent.contains(&row))
+    };
+    plan.iter().filter(is_overtaken).count()
 }
 
 /// Holds back the letters whose rows hold a newer update.

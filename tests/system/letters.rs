@@ -255,6 +255,29 @@ fn letters_whose_cause_is_repaired_are_applied() {
     pond.assert_exact();
 }
 
+/// Of two letters of one row the first is held back, since its row stands at the second. That is said before it is too late:
+/// sent together they take effect in their order.
+#[test]
+fn letters_of_one_row_are_sent_in_their_order() {
+    let pond = pond("letters-order");
+    refuse_poison(&pond);
+    let second = update(ROW_A, r#""tags":{"poison":2},"counts":{"n":5}"#);
+    produce(&pond, &[(ROW_A, &update(ROW_A, POISON)), (ROW_A, &second)]);
+    assert_eq!(pond.catch_up()["dead_lettered"], 2);
+    pond.shard(0)
+        .batch_execute("ALTER TABLE subscription DROP CONSTRAINT poison")
+        .unwrap();
+    let (_, totals) = replay(&pond, &[]);
+    assert!(totals.contains("1 letters are held back"), "{totals}");
+    assert!(totals.contains("1 held back, 1 to send"), "{totals}");
+    let (_, totals) = replay(&pond, &["--apply", "--overwrite-newer"]);
+    assert!(totals.contains("2 sent"), "{totals}");
+    pond.catch_up();
+    let (tags, counts) = row(&pond, ROW_A);
+    assert_eq!((&tags["poison"], &counts["n"]), (&2.into(), &10.into()));
+    pond.assert_exact();
+}
+
 /// The cause is not repaired: each replay comes back as a letter that counts one attempt more, until the cap.
 #[test]
 fn a_letter_that_is_refused_every_time_does_not_circle() {
