@@ -35,7 +35,9 @@ pub mod worker;
 // The only room that knows all of the above: build, start, drain, join.
 pub mod pipeline;
 // Tools beside the consumer.
+pub mod dead_letters;
 pub mod load;
+pub mod rewind;
 pub mod verify;
 // Commands.
 pub mod cli;

@@ -2,7 +2,7 @@
 //! the message wherever it holds no escapes.
 //!
 //! Decoding judges everything that can be judged from the message alone, in a fixed order, so that a replay judges it the
-//! same: size, null, empty, key (the poller's part), then JSON, ids, key, partition, tags, counts, parent, texts.
+//! same: size, null, empty, key ([`judge`], the poller's part), then JSON, ids, key, partition, tags, counts, parent, texts.
 
 use crate::dead::Reason;
 use crate::ids::{AppId, Partition, RowKey, SubscriptionId};
@@ -10,6 +10,10 @@ use crate::partitioner::Partitioner;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt};
+
+mod envelope;
+
+pub use envelope::{Envelope, judge};
 
 /// The columns that an update may touch, by their number in the table's shape.
 pub mod column {

@@ -38,7 +38,14 @@ const RANKS: &[&[&str]] = &[
     // Threads.
     &["ingest", "poller", "worker"],
     // The consumer as a whole, and the tools beside it.
-    &["embedded", "load", "pipeline", "verify"],
+    &[
+        "dead_letters",
+        "embedded",
+        "load",
+        "pipeline",
+        "rewind",
+        "verify",
+    ],
     // Commands.
     &["cli"],
     // The two roots.

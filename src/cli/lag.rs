@@ -1,5 +1,6 @@
 //! `millpond lag`: how far the group is behind, in messages and in time, as kafka-consumer-groups shows it and by shard.
 
+use super::table::table;
 use super::{ConfigArgs, print_data, print_note};
 use crate::clock;
 use crate::config::Config;
@@ -256,28 +257,6 @@ fn shard_cells(lag: &ShardLag) -> Vec<String> {
 
 fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
-}
-
-/// Columns as wide as their widest cell, to the left.
-fn table(header: &str, lines: impl Iterator<Item = Vec<String>>) -> String {
-    let header: Vec<String> = header.split(' ').map(str::to_owned).collect();
-    let lines: Vec<Vec<String>> = std::iter::once(header).chain(lines).collect();
-    let width = |column: usize| {
-        lines
-            .iter()
-            .map(|line| line[column].len())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
-    let format = |line: &Vec<String>| {
-        let cells = line
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    lines.iter().map(format).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

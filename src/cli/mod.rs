@@ -2,12 +2,18 @@
 //!
 //! Exit codes: 0 done, 1 failed while running, 2 usage or configuration.
 
+// A file for each.
 mod config;
+mod dead;
 mod init;
 mod lag;
 mod load;
+mod rewind;
 mod run;
 mod verify;
+// What several of them read and print.
+mod moment;
+mod table;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -30,6 +36,8 @@ enum Command {
     Load(load::Args),
     Verify(verify::Args),
     Lag(lag::Args),
+    Dead(dead::Args),
+    Rewind(rewind::Args),
     Config(config::Args),
 }
 
@@ -41,6 +49,8 @@ pub fn main() -> ExitCode {
         Command::Load(args) => load::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Lag(args) => lag::run(args),
+        Command::Dead(args) => dead::run(args),
+        Command::Rewind(args) => rewind::run(args),
         Command::Config(args) => config::run(args),
     };
     done.unwrap_or_else(|error| {

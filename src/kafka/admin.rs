@@ -5,9 +5,10 @@ use super::client::{Context, KafkaError, client_config, topic_missing, topic_par
 use super::native;
 use crate::clock;
 use crate::config::checked::Kafka;
+use crate::ids::Partition;
 use futures_executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError as NativeError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::{collections::BTreeMap, thread, time::Duration};
@@ -215,6 +216,42 @@ impl Admin {
         }
     }
 
+    /// Sets what a group has committed of these partitions, without joining it. The coordinator refuses while the group has
+    /// members, so a consumer that starts meanwhile is never moved under its feet.
+    pub fn commit_offsets(
+        &self,
+        group: &str,
+        topic: &str,
+        offsets: &[(Partition, i64)],
+    ) -> Result<(), KafkaError> {
+        let doing = format!("set what group {group} has committed of topic {topic}");
+        let mut config = client_config(&self.kafka, "millpond-admin");
+        config.set("group.id", group);
+        config.set("enable.auto.commit", "false");
+        let member: BaseConsumer<Context> = config
+            .create_with_context(Context::default())
+            .map_err(|error| self.error(&doing, &error))?;
+        let failed = |error| KafkaError::of(&self.kafka, &doing, &error, last_error(&member));
+        let list = offset_list(topic, offsets).map_err(failed)?;
+        member.commit(&list, CommitMode::Sync).map_err(failed)
+    }
+
+    /// Deletes the records of these partitions below the given offsets, for good.
+    pub fn delete_records_below(
+        &self,
+        topic: &str,
+        offsets: &[(Partition, i64)],
+        timeout: Duration,
+    ) -> Result<(), KafkaError> {
+        let doing = format!("delete records of topic {topic}");
+        let failed = |error| self.error(&doing, &error);
+        let list = offset_list(topic, offsets).map_err(failed)?;
+        let answer = block_on(self.changing.delete_records(&list, &options(timeout)));
+        // Each partition is answered for by itself.
+        each_offset(&answer.map_err(failed)?, |_| ()).map_err(failed)?;
+        Ok(())
+    }
+
     fn all_partitions(
         &self,
         topic: &str,
@@ -263,6 +300,17 @@ fn patiently<T>(
         }
         thread::sleep(ASK_AGAIN_PAUSE);
     }
+}
+
+fn offset_list(
+    topic: &str,
+    offsets: &[(Partition, i64)],
+) -> Result<TopicPartitionList, NativeError> {
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for (partition, offset) in offsets {
+        list.add_partition_offset(topic, partition.0, Offset::Offset(*offset))?;
+    }
+    Ok(list)
 }
 
 /// The offset of each element, in their order.

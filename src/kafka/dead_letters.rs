@@ -20,7 +20,7 @@ use std::{borrow::Cow, sync::Arc, thread};
 pub const TRUNCATED: &str = "__dlq.errors.truncated";
 
 /// How the names of our headers begin.
-const PREFIX: &str = "__dlq.errors.";
+pub const PREFIX: &str = "__dlq.errors.";
 /// What is kept of the key, of the value and of the original headers together, each, when the brokers refuse a letter.
 const CUT_BYTES: usize = 64 << 10;
 /// What is kept of the explanation; Postgres may quote a whole value in it.

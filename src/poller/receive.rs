@@ -3,14 +3,13 @@
 use super::assignment::Assigned;
 use super::{Poller, QUANTUM};
 use crate::commit::{Claim, Tracker};
-use crate::dead::Reason;
 use crate::dispatch::{Arrival, OpenSlot};
-use crate::ids::{Partition, SubscriptionId};
+use crate::ids::Partition;
 use crate::kafka::consumer::stops_partition;
 use crate::kafka::dead_letters::DeadLetter;
 use crate::kafka::native::Message;
 use crate::observe::recorder::PartitionAlarm;
-use crate::update::Rejection;
+use crate::update::{Envelope, judge};
 use std::time::Instant;
 
 impl Poller {
@@ -108,8 +107,16 @@ impl Poller {
             dispatched_ms: now_ms,
             bytes: u32::try_from(length).unwrap_or(u32::MAX),
         });
-        match judge(message, self.settings.message_max_bytes) {
-            Ok((subscription, key, value)) => {
+        match judge(
+            message.key(),
+            message.value(),
+            self.settings.message_max_bytes,
+        ) {
+            Ok(Envelope {
+                subscription,
+                key,
+                value,
+            }) => {
                 let shard = self
                     .settings
                     .partitioner
@@ -178,35 +185,4 @@ impl Poller {
 fn message_bytes(message: &Message) -> u64 {
     let length = |bytes: Option<&[u8]>| bytes.map_or(0, |bytes| bytes.len() as u64);
     length(message.key()) + length(message.value())
-}
-
-/// A message that goes to a lane: its row, key and value.
-type Judged<'m> = (SubscriptionId, &'m [u8], &'m [u8]);
-
-/// Judges what the poller can: size, null, empty, key. Everything else is the worker's.
-fn judge(message: &Message, bytes_max: usize) -> Result<Judged<'_>, Rejection> {
-    let refuse = |reason, explanation: &str| Err(Rejection::new(reason, explanation));
-    let bytes = message_bytes(message);
-    if bytes > bytes_max as u64 {
-        let explanation = format!("{bytes} bytes; consumer.message_max_bytes is {bytes_max}");
-        return Err(Rejection::new(Reason::TooLarge, explanation));
-    }
-    let Some(value) = message.value() else {
-        return refuse(Reason::Tombstone, "the value is null; rows are not deleted");
-    };
-    if value.is_empty() {
-        return refuse(Reason::Empty, "the value has no bytes");
-    }
-    let Some(key) = message.key() else {
-        return refuse(
-            Reason::MissingId,
-            "the message has no key; it should be the subscription's id",
-        );
-    };
-    SubscriptionId::parse(key)
-        .map(|subscription| (subscription, key, value))
-        .ok_or_else(|| {
-            let shown = String::from_utf8_lossy(&key[..key.len().min(80)]);
-            Rejection::new(Reason::BadId, format!("the key is no UUID: {shown}"))
-        })
 }

@@ -6,6 +6,7 @@
 //! - [`connect`]: addresses to connections, TLS
 //! - [`pool`]: a shard's connections
 //! - [`shard`]: one worker's connection and what can be asked of it
+//! - [`standing`]: how new rows are, for those who only look
 //! - [`sqlstate`]: what each error of Postgres asks for
 //! - [`rate`]: the bound on rows per second
 //! - [`schema`]: the tables, and the memory of where their offsets come from
@@ -18,4 +19,5 @@ pub mod schema;
 pub mod shape;
 pub mod shard;
 pub mod sqlstate;
+pub mod standing;
 pub mod statement;

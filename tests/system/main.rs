@@ -8,6 +8,8 @@
 //! - [`members`]: processes of a group come and go
 //! - [`interleavings`]: other writers, refusals and crashes in every order
 //! - [`bad_input`]: each reason of a dead letter
+//! - [`letters`]: dead letters are listed, sent again and dropped
+//! - [`rewind`]: a database that lost a tail gets it again
 //! - [`trouble`]: a row, a shard or a limit in trouble
 //! - [`bad_days`]: something is missing, away, or another one
 
@@ -21,8 +23,10 @@ mod bad_days;
 mod bad_input;
 mod child;
 mod interleavings;
+mod letters;
 mod members;
 mod mutants;
 mod pond;
+mod rewind;
 mod spine;
 mod trouble;

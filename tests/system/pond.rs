@@ -152,6 +152,13 @@ impl Pond {
         self.start(arguments, &[]).wait(COMMAND)
     }
 
+    /// Runs a command that must succeed.
+    pub fn good(&self, arguments: &[&str]) -> Ended {
+        let ended = self.command(arguments);
+        assert!(ended.status.success(), "{arguments:?}: {}", ended.stderr);
+        ended
+    }
+
     /// Starts a command.
     pub fn start(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         Process::start(&self.config, arguments, environment)
@@ -227,6 +234,15 @@ impl Pond {
             producer.send(record).map_err(|(error, _)| error).unwrap();
         }
         producer.flush(Duration::from_secs(30)).unwrap();
+    }
+
+    /// What the group has committed, by partition.
+    pub fn committed(&self) -> Vec<Option<i64>> {
+        let kafka = self.configuration().kafka;
+        let admin = Admin::connect(&kafka).unwrap();
+        admin
+            .committed_offsets(&kafka.group, &kafka.topic, COMMAND)
+            .unwrap()
     }
 
     /// Every dead letter.

@@ -1,0 +1,98 @@
+//! How new the rows of a shard are: fence and time of their newest update. For commands that look before they act; the
+//! workers ask over their own connections.
+
+use super::connect::{Client, ConnectError, connect};
+use super::params::ArrayParam;
+use super::shape::Shape;
+use crate::config::checked::PostgresAddress;
+use crate::ids::{Position, RowKey};
+use postgres::types::Type;
+
+/// Rows asked for at once. Bounds how long one statement takes.
+const ROWS_PER_QUESTION: usize = 1000;
+
+/// The newest update that a row holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its position, the row's fence.
+    pub fence: Position,
+    /// Its Kafka timestamp, in milliseconds since 1970.
+    pub updated_at_ms: i64,
+}
+
+/// Why rows could not be asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum StandingError {
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The statement failed, or the connection broke.
+    #[error(
+        "table {table} at {address} can't be read; is it the database that `millpond init` prepared?"
+    )]
+    Read {
+        /// The table's name.
+        table: &'static str,
+        /// `host:port/dbname`.
+        address: String,
+        /// What the driver said.
+        source: postgres::Error,
+    },
+}
+
+/// How new each of these rows is, in their order; `None` for one that doesn't exist. Locks nothing.
+pub fn standings(
+    address: &PostgresAddress,
+    shape: &Shape,
+    keys: &[RowKey],
+) -> Result<Vec<Option<Standing>>, StandingError> {
+    let mut client = connect(address, "millpond dead")?;
+    let mut found = Vec::with_capacity(keys.len());
+    for keys in keys.chunks(ROWS_PER_QUESTION) {
+        let asked = ask(&mut client, shape, keys);
+        found.extend(asked.map_err(|source| StandingError::Read {
+            table: shape.table,
+            address: address.shown.clone(),
+            source,
+        })?);
+    }
+    Ok(found)
+}
+
+fn ask(
+    client: &mut Client,
+    shape: &Shape,
+    keys: &[RowKey],
+) -> Result<Vec<Option<Standing>>, postgres::Error> {
+    let [key_0, key_1] = shape.keys;
+    let sql = format!(
+        "SELECT t.source_incarnation, t.source_leader_epoch, t.source_offset, \
+         (extract(epoch FROM t.updated_at) * 1000)::int8 \
+         FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS e(key_0, key_1, number) \
+         LEFT JOIN {} AS t ON t.{key_0} = e.key_0 AND t.{key_1} = e.key_1 ORDER BY e.number",
+        shape.table
+    );
+    let (mut apps, mut subscriptions) = (ArrayParam::of(Type::UUID), ArrayParam::of(Type::UUID));
+    for key in keys {
+        apps.push_uuid(key.app.0);
+        subscriptions.push_uuid(key.subscription.0);
+    }
+    let rows = client.query_typed(
+        &sql,
+        &[
+            (&apps, Type::UUID_ARRAY),
+            (&subscriptions, Type::UUID_ARRAY),
+        ],
+    )?;
+    let standing = |row: &postgres::Row| {
+        Some(Standing {
+            fence: Position {
+                incarnation: row.get::<_, Option<i32>>(0)?,
+                leader_epoch: row.get(1),
+                offset: row.get(2),
+            },
+            updated_at_ms: row.get(3),
+        })
+    };
+    Ok(rows.iter().map(standing).collect())
+}
