@@ -16,7 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use std::{borrow::Cow, sync::Arc, thread};
 
-/// Header of a letter whose value was too large for the topic: the original length in bytes.
+/// Header of a letter that was too large for the topic, so that its key, its value or its headers were cut: the original length of
+/// the value in bytes.
 pub const TRUNCATED: &str = "__dlq.errors.truncated";
 
 /// How the names of our headers begin.
@@ -391,6 +392,9 @@ fn headers<'a>(kafka: &'a Kafka, held: &'a Held) -> Vec<Header<'a>> {
         .iter()
         .map(|(name, value)| name.len() + value.as_ref().map_or(0, |value| value.len()))
         .sum();
+    let too_long =
+        |part: &Option<Box<[u8]>>| part.as_ref().is_some_and(|part| part.len() > CUT_BYTES);
+    let cut = held.cut && (bytes > CUT_BYTES || too_long(&letter.key) || too_long(&letter.value));
     if held.cut && bytes > CUT_BYTES {
         headers.clear();
     }
@@ -412,12 +416,9 @@ fn headers<'a>(kafka: &'a Kafka, held: &'a Held) -> Vec<Header<'a>> {
             .as_deref()
             .map(|sqlstate| (header::SQLSTATE, borrowed(sqlstate))),
     );
-    if let Some(value) = letter
-        .value
-        .as_ref()
-        .filter(|value| held.cut && value.len() > CUT_BYTES)
-    {
-        headers.push((TRUNCATED, text(value.len().to_string())));
+    if cut {
+        let length = letter.value.as_ref().map_or(0, |value| value.len());
+        headers.push((TRUNCATED, text(length.to_string())));
     }
     headers
 }
