@@ -37,5 +37,8 @@ pub mod pipeline;
 // Tools beside the consumer.
 pub mod load;
 pub mod verify;
+// Demonstrations: a private Postgres, and a whole life in one process.
+pub mod demo;
+pub mod embedded;
 // Commands.
 pub mod cli;

