@@ -8,6 +8,11 @@ use std::process::Command;
 /// In order of preference: the server's own, then one that owns nothing.
 const NAMES: [&str; 2] = ["postgres", "nobody"];
 
+/// Whether we are root. Without /proc we can't tell, and Postgres will.
+pub(super) fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
 /// A user that is not root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Account {
@@ -20,10 +25,8 @@ pub(super) struct Account {
 impl Account {
     /// The account for a server; `None` for our own, which is not root.
     pub fn for_server() -> Option<Self> {
-        // Our own process; without /proc we can't tell, and Postgres will.
-        let is_root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
         let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        is_root.then(|| Self::among(&accounts))
+        is_root().then(|| Self::among(&accounts))
     }
 
     /// The best one of a passwd file.

@@ -12,9 +12,9 @@ exec 3<&0
 "$programs/postgres" -D "$directory/data" -c listen_addresses= -c unix_socket_directories="$directory" \
     -c unix_socket_permissions=0700 3<&- </dev/null &
 server=$!
-# QUIT: at once; the data is thrown away.
-{ read -r _ <&3; kill -QUIT "$server"; } &
+# QUIT: at once; the data is thrown away. Again, since a server that has just begun does not hear it.
+{ read -r _ <&3; while kill -QUIT "$server"; do sleep 0.1; done; } 2>/dev/null &
 reader=$!
 wait "$server"
-kill -KILL "$reader"
+kill -KILL "$reader" 2>/dev/null
 rm -rf "$directory"

@@ -8,6 +8,7 @@
 //! - [`members`]: processes of a group come and go
 //! - [`interleavings`]: other writers, refusals and crashes in every order
 //! - [`bad_input`]: each reason of a dead letter
+//! - [`demo`]: everything in one process, with nothing installed
 //! - [`trouble`]: a row, a shard or a limit in trouble
 //! - [`bad_days`]: something is missing, away, or another one
 
@@ -20,6 +21,7 @@
 mod bad_days;
 mod bad_input;
 mod child;
+mod demo;
 mod interleavings;
 mod members;
 mod mutants;

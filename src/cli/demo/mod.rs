@@ -136,20 +136,7 @@ fn send(
         (None, Some(seconds)) => u64::from(seconds) * MESSAGES_PER_SECOND_MAX,
         (None, None) => MESSAGES,
     };
-    let traffic = Traffic::new(
-        TrafficOptions {
-            seed: SEED,
-            scenario: args.scenario.into(),
-            messages,
-            apps: APPS,
-            rows: ROWS,
-            counts_share: COUNTS_SHARE,
-            broken: messages / BROKEN_EVERY,
-            broken_reasons: broken::reasons(config.kafka.partition_by, &config.partitioner),
-            value_bytes_max: config.consumer.message_max_bytes,
-        },
-        config.partitioner.clone(),
-    );
+    let traffic = traffic(args.scenario, messages, config);
     let mut line = Line::new(lasts.map_or(Goal::Messages(messages), Goal::Lasts));
     let ends = lasts.map(|lasts| clock::now() + lasts);
     demo.load(&traffic, lag_max, |progress| {
@@ -160,6 +147,22 @@ fn send(
     demo.catch_up(|progress| line.show(progress))?;
     line.finish();
     Ok(())
+}
+
+/// What is sent.
+fn traffic(scenario: Scenario, messages: u64, config: &Config) -> Traffic {
+    let options = TrafficOptions {
+        seed: SEED,
+        scenario: scenario.into(),
+        messages,
+        apps: APPS,
+        rows: ROWS,
+        counts_share: COUNTS_SHARE,
+        broken: messages / BROKEN_EVERY,
+        broken_reasons: broken::reasons(config.kafka.partition_by, &config.partitioner),
+        value_bytes_max: config.consumer.message_max_bytes,
+    };
+    Traffic::new(options, config.partitioner.clone())
 }
 
 /// For people who want to look around.

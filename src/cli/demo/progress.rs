@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// Between two lines where nothing can be drawn again.
 const LINE_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Between two texts on a terminal, faster than anybody reads.
+const DRAW_INTERVAL: Duration = Duration::from_millis(100);
+
 /// What the whole of it is.
 #[derive(Clone, Copy)]
 pub(super) enum Goal {
@@ -58,7 +61,6 @@ impl Line {
                 Goal::Messages(_) => applied,
                 Goal::Lasts(_) => milliseconds(now.duration_since(self.began)),
             });
-            // The bar draws a few times a second, however often it is told.
             if self.bar.message().is_empty() || now.duration_since(self.said) > DRAW_INTERVAL {
                 self.said = now;
                 self.bar.set_message(format!(
@@ -75,9 +77,6 @@ impl Line {
         self.bar.finish_and_clear();
     }
 }
-
-/// Text is made this often.
-const DRAW_INTERVAL: Duration = Duration::from_millis(100);
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)

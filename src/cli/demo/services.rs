@@ -7,7 +7,7 @@ use crate::clock;
 use crate::config::{self, Config};
 use crate::embedded::{Binaries, Server};
 use crate::kafka::admin::Admin;
-use crate::kafka::mock::MockCluster;
+use crate::kafka::mock::{self, MockCluster};
 use crate::sink::connect::connect;
 use anyhow::Context;
 use std::fmt::Write;
@@ -18,9 +18,11 @@ pub(super) const PARTITIONS: u32 = 12;
 /// Databases of one server.
 const SHARDS: usize = 2;
 
-/// How far traffic may be ahead of its readers on the mock cluster. All of it on one partition, and not compressed, is
-/// still less than a partition keeps: a message with its frame has less than 500 bytes.
-const MOCK_LAG_MAX: u64 = 10_000;
+/// No message of the traffic has as many, its frame included.
+const MESSAGE_BYTES_MAX: u64 = 500;
+/// How far traffic may be ahead of its readers on the mock cluster: were it all on one partition, and not compressed, none
+/// of it would be dropped before it is read.
+const MOCK_LAG_MAX: u64 = mock::PARTITION_BYTES_MAX / MESSAGE_BYTES_MAX;
 
 /// Each question to the brokers at the end; what is not removed by then is told.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -214,6 +216,24 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::load::Scenario;
+    use crate::load::Message;
+
+    /// Batches of one message each would have the most bytes.
+    #[test]
+    fn what_the_load_may_be_ahead_fits_into_one_partition_of_the_mock_cluster() {
+        const FRAME_BYTES: u64 = 100;
+        let text = "[kafka]\npartitions = 12\n[[shard]]\nname = \"a\"\napps = \"00-ff\"\npostgres = \"host=127.0.0.1\"\n";
+        let config = config::load(&config::Sources::of_text(text)).expect("a configuration");
+        let traffic = super::super::traffic(Scenario::Uniform, 100_000, &config.config);
+        let mut message = Message::default();
+        let mut largest = 0;
+        for number in 0..100_000 {
+            traffic.write(number, &mut message);
+            largest = largest.max(message.bytes() + FRAME_BYTES);
+        }
+        assert!(largest < MESSAGE_BYTES_MAX, "{largest}");
+    }
 
     #[test]
     fn a_database_replaces_that_of_any_connection_string() {
