@@ -4,6 +4,7 @@
 use super::super::UsageError;
 use super::Args;
 use crate::clock;
+use crate::config::checked::{Kafka, PostgresAddress};
 use crate::config::{self, Config};
 use crate::embedded::{Binaries, Server};
 use crate::kafka::admin::Admin;
@@ -36,7 +37,7 @@ pub(super) struct Services {
     postgres: String,
     /// What was made on services that outlive us.
     databases: Vec<String>,
-    topics_of: Option<config::checked::Kafka>,
+    topics_of: Option<Kafka>,
     /// Last, so that they are still there for what is removed before.
     pub server: Option<Server>,
     mock: Option<MockCluster>,
@@ -49,6 +50,9 @@ impl Services {
         say: impl Fn(&str),
         stop: impl Fn() -> bool,
     ) -> anyhow::Result<Option<Self>> {
+        if let Some(address) = &args.postgres {
+            parsed(address)?;
+        }
         let mut name = "millpond-demo".to_owned();
         if args.kafka.is_some() || args.postgres.is_some() {
             write!(name, "-{}", clock::wall_ms()).expect("a String takes all");
@@ -158,8 +162,7 @@ impl Services {
     }
 
     fn connect(&self) -> anyhow::Result<crate::sink::connect::Client> {
-        let address = config::postgres_address(&self.postgres)
-            .map_err(|why| UsageError(format!("--postgres: found a connection string {why}")))?;
+        let address = parsed(&self.postgres)?;
         Ok(connect(&address, "millpond/demo")?)
     }
 
@@ -195,6 +198,11 @@ impl Drop for Services {
             }
         }
     }
+}
+
+fn parsed(address: &str) -> Result<PostgresAddress, UsageError> {
+    config::postgres_address(address)
+        .map_err(|why| UsageError(format!("--postgres: found something {why}")))
 }
 
 /// The connection string with that database instead of its own; of a keyword that comes twice the last holds.
