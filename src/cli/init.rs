@@ -26,6 +26,15 @@ pub struct Args {
 /// Makes what is missing and says what it did.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?.config;
+    make(&config, print_data)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes what is missing, and tells `say` of each thing.
+pub(super) fn make(
+    config: &Config,
+    say: impl Fn(&str) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let admin = Admin::connect(&config.kafka)?;
     let partitions = config.partitioner.partitions();
     let updates = Topic {
@@ -33,15 +42,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         partitions,
         settings: &[],
     };
-    init_topic(&admin, &updates, true)?;
+    say(&init_topic(&admin, &updates, true)?)?;
     let dead_letters = Topic {
         name: &config.kafka.dead_letter_topic,
         partitions: partitions.min(DEAD_LETTER_PARTITIONS_MAX),
         settings: &[("max.message.bytes", DEAD_LETTER_BYTES_MAX)],
     };
-    init_topic(&admin, &dead_letters, false)?;
-    init_shards(&admin, &config)?;
-    Ok(ExitCode::SUCCESS)
+    say(&init_topic(&admin, &dead_letters, false)?)?;
+    init_shards(&admin, config, say)
 }
 
 /// A topic as it is to be made.
@@ -51,8 +59,8 @@ struct Topic<'a> {
     settings: &'a [(&'a str, &'a str)],
 }
 
-/// Makes the topic if it isn't there. `strict`: one that is there must have the same partitions.
-fn init_topic(admin: &Admin, topic: &Topic<'_>, strict: bool) -> anyhow::Result<()> {
+/// Makes the topic if it isn't there; what it found or did. `strict`: one that is there must have the same partitions.
+fn init_topic(admin: &Admin, topic: &Topic<'_>, strict: bool) -> anyhow::Result<String> {
     let Topic {
         name,
         partitions,
@@ -61,17 +69,21 @@ fn init_topic(admin: &Admin, topic: &Topic<'_>, strict: bool) -> anyhow::Result<
     match admin.topic_partitions(name, TIMEOUT)? {
         None => {
             admin.create_topic(name, *partitions, settings, TIMEOUT)?;
-            print_data(&format!("topic {name}: made, {partitions} partitions"))
+            Ok(format!("topic {name}: made, {partitions} partitions"))
         }
         Some(found) if strict && found != *partitions => bail!(
             "topic {name} has {found} partitions, kafka.partitions says {partitions}; nothing was changed. Correct the \
              configuration, or drain the topic and make a new one with a raised kafka.incarnation"
         ),
-        Some(found) => print_data(&format!("topic {name}: there, {found} partitions")),
+        Some(found) => Ok(format!("topic {name}: there, {found} partitions")),
     }
 }
 
-fn init_shards(admin: &Admin, config: &Config) -> anyhow::Result<()> {
+fn init_shards(
+    admin: &Admin,
+    config: &Config,
+    say: impl Fn(&str) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let source = checks::source_now(admin, config)?;
     for shard in &config.shards {
         let of_shard = || format!("shard {} ({})", shard.name, shard.postgres.shown);
@@ -83,7 +95,7 @@ fn init_shards(admin: &Admin, config: &Config) -> anyhow::Result<()> {
             [] => "tables are there".to_owned(),
             tables => format!("made {}", tables.join(", ")),
         };
-        print_data(&format!("{}: {tables}", of_shard()))?;
+        say(&format!("{}: {tables}", of_shard()))?;
     }
     Ok(())
 }

@@ -1,18 +1,16 @@
 //! `millpond load`: generated traffic, straight into the topic.
 
-use super::{ConfigArgs, UsageError, print_data, print_note};
+use super::{ConfigArgs, UsageError, print_data, print_note, stop_at_signals};
 use crate::dead::Reason;
 use crate::load::{self, Pace, Traffic, TrafficOptions, broken};
 use crate::observe::log;
-use crate::sync::{Ordering, SignalFlag};
+use crate::sync::Ordering;
 use indicatif::{ProgressBar, ProgressStyle};
-use signal_hook::consts::TERM_SIGNALS;
 use std::num::NonZeroU32;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 /// The share of the messages that add to counts.
-const COUNTS_SHARE: f64 = 0.2;
+pub(super) const COUNTS_SHARE: f64 = 0.2;
 
 /// Send generated updates to the topic; the same seed gives the same rows and messages
 #[derive(clap::Args)]
@@ -47,13 +45,23 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Scenario {
+pub(super) enum Scenario {
     /// Every row alike
     Uniform,
     /// The n-th row gets a share in proportion to 1/n
     Zipf,
     /// 30 % of the messages for one row
     Hot,
+}
+
+impl From<Scenario> for load::Scenario {
+    fn from(scenario: Scenario) -> Self {
+        match scenario {
+            Scenario::Uniform => Self::Uniform,
+            Scenario::Zipf => Self::Zipf,
+            Scenario::Hot => Self::Hot,
+        }
+    }
 }
 
 /// Sends until all is acknowledged or a signal comes, and prints what it did.
@@ -70,11 +78,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let options = TrafficOptions {
         seed: args.seed,
-        scenario: match args.scenario {
-            Scenario::Uniform => load::Scenario::Uniform,
-            Scenario::Zipf => load::Scenario::Zipf,
-            Scenario::Hot => load::Scenario::Hot,
-        },
+        scenario: args.scenario.into(),
         messages: args.messages,
         apps: args.apps.get(),
         rows: args.rows.get(),
@@ -104,14 +108,4 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     print_data(&serde_json::to_string(&summary)?)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn stop_at_signals() -> anyhow::Result<Arc<SignalFlag>> {
-    let signal = Arc::new(SignalFlag::new(false));
-    for kind in TERM_SIGNALS {
-        // A second one ends at once.
-        signal_hook::flag::register_conditional_shutdown(*kind, 1, signal.clone())?;
-        signal_hook::flag::register(*kind, signal.clone())?;
-    }
-    Ok(signal)
 }

@@ -5,6 +5,7 @@
 // A file for each.
 mod config;
 mod dead;
+mod demo;
 mod init;
 mod lag;
 mod load;
@@ -15,11 +16,14 @@ mod verify;
 mod moment;
 mod table;
 
+use crate::sync::SignalFlag;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use signal_hook::consts::TERM_SIGNALS;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Applies a Kafka stream of row updates to sharded Postgres: in order per row, nothing lost, nothing twice.
 #[derive(Parser)]
@@ -31,6 +35,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Args),
     Run(run::Args),
     Init(init::Args),
     Load(load::Args),
@@ -44,6 +49,7 @@ enum Command {
 /// Parses the arguments and runs the command. 0 done, 1 failed while running, 2 usage or configuration.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(args),
         Command::Init(args) => init::run(args),
         Command::Load(args) => load::run(args),
@@ -131,6 +137,16 @@ pub fn print_note(text: &str) {
         // Nowhere is left to tell about it.
         let _ = writeln!(stderr, "millpond: {line}");
     }
+}
+
+/// A flag that SIGTERM, SIGINT and SIGQUIT set. A second signal ends the process at once.
+fn stop_at_signals() -> anyhow::Result<Arc<SignalFlag>> {
+    let signal = Arc::new(SignalFlag::new(false));
+    for kind in TERM_SIGNALS {
+        signal_hook::flag::register_conditional_shutdown(*kind, 1, signal.clone())?;
+        signal_hook::flag::register(*kind, signal.clone())?;
+    }
+    Ok(signal)
 }
 
 /// Made once in a process, so it may stay in memory.

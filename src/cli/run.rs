@@ -1,20 +1,18 @@
 //! `millpond run`: the consumer.
 
-use super::{ConfigArgs, print_data};
+use super::{ConfigArgs, print_data, stop_at_signals};
 use crate::config::Config;
 use crate::observe::{admin, log, summary};
 use crate::pipeline::{self, RunOptions};
-use crate::sync::SignalFlag;
 use crate::worker::SinkKind;
 use anyhow::Context;
-use signal_hook::consts::TERM_SIGNALS;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long the admin server's open answers may take at the end.
-const ADMIN_STOP: Duration = Duration::from_secs(1);
+pub(super) const ADMIN_STOP: Duration = Duration::from_secs(1);
 
 /// Apply the topic to the shards, until told to stop (SIGTERM, SIGINT)
 #[derive(clap::Args)]
@@ -47,12 +45,8 @@ enum Sink {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = Arc::new(args.config.load()?.config);
     log::start(config.telemetry.log)?;
-    let signal = Arc::new(SignalFlag::new(false));
-    for kind in TERM_SIGNALS {
-        // A second one ends at once, which loses nothing.
-        signal_hook::flag::register_conditional_shutdown(*kind, 1, signal.clone())?;
-        signal_hook::flag::register(*kind, signal.clone())?;
-    }
+    // A second one ends at once, which loses nothing.
+    let signal = stop_at_signals()?;
     let options = RunOptions {
         sink: match args.sink {
             Sink::Postgres => SinkKind::Postgres,
@@ -75,7 +69,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_admin(
+/// Serves what a consumer shows at `admin.listen`.
+pub(super) fn start_admin(
     config: &Config,
     registry: &Arc<crate::observe::Registry>,
 ) -> anyhow::Result<crate::http::Server> {

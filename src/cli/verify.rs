@@ -1,7 +1,7 @@
 //! `millpond verify`: whether every row is what its updates make of it.
 
 use super::{ConfigArgs, print_data, print_note};
-use crate::verify::verify;
+use crate::verify::{Report, verify};
 use anyhow::Context;
 use std::process::ExitCode;
 
@@ -18,7 +18,11 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?.config;
-    let report = verify(&config)?;
+    print(&verify(&config)?)
+}
+
+/// Prints a report, its differences for people; the exit code that it stands for.
+pub(super) fn print(report: &Report) -> anyhow::Result<ExitCode> {
     for example in &report.examples {
         print_note(&example.to_string());
     }
@@ -31,7 +35,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if report.rows_checked == 0 {
         print_note("no row was checked, so nothing is proven");
     }
-    print_data(&serde_json::to_string(&report).context("the report can't be written as JSON")?)?;
+    print_data(&serde_json::to_string(report).context("the report can't be written as JSON")?)?;
     Ok(if report.ok {
         ExitCode::SUCCESS
     } else {

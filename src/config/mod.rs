@@ -22,6 +22,7 @@ mod tests;
 mod written;
 
 pub use checked::Config;
+pub use postgres_address::parse as postgres_address;
 pub use problem::{ConfigError, Origin, Problem};
 pub use shard::shown as apps_shown;
 pub use show::{Value, table};

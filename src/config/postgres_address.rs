@@ -22,7 +22,7 @@ const KEEPALIVES_RETRIES: u32 = 3;
 const TAKEN_OUT: [&str; 3] = ["sslmode", "sslrootcert", "tcp_user_timeout"];
 
 /// Takes a connection string apart. `Err` says what is wrong and what is allowed, and holds no part of a password.
-pub(super) fn parse(text: &str) -> Result<PostgresAddress, String> {
+pub fn parse(text: &str) -> Result<PostgresAddress, String> {
     let options = Options::split(text)?;
     let mut driver = postgres::Config::from_str(&options.rest).map_err(|error| {
         let cause = error

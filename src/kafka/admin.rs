@@ -66,7 +66,9 @@ impl Admin {
 
     /// The topic's id, which changes when a topic is deleted and made anew; `None` if the brokers didn't tell in time.
     pub fn topic_id(&self, topic: &str, timeout: Duration) -> Option<String> {
-        native::topic_id(self.changing.inner(), topic, timeout)
+        let metadata = self.asking.fetch_metadata(Some(topic), timeout).ok()?;
+        let broker = metadata.brokers().first()?.id();
+        native::topic_id(self.changing.inner(), broker, topic, timeout)
     }
 
     /// Creates a topic with the brokers' default replication. `false`: there is one of that name already, left as it was.

@@ -14,6 +14,8 @@ pub mod dead_letters;
 pub mod producer;
 // Topics, offsets and groups, as the brokers know them.
 pub mod admin;
+// A cluster in this process, for demonstrations.
+pub mod mock;
 
 pub use client::{KafkaError, library_version};
 

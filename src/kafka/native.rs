@@ -334,9 +334,11 @@ pub(super) fn cached_end_offset<C: ConsumerContext>(
 }
 
 /// The topic's id, which changes when a topic is deleted and made anew, in Kafka's base64 form; `None` if the brokers didn't
-/// tell within `timeout` (they are away, or the topic is).
+/// tell within `timeout` (they are away, or the topic is). Asks `broker`: each knows, while the controller, whom librdkafka
+/// would ask, may be none, as in its own mock cluster.
 pub(super) fn topic_id<C: ClientContext>(
     client: &Client<C>,
+    broker: i32,
     topic: &str,
     timeout: Duration,
 ) -> Option<String> {
@@ -354,6 +356,7 @@ pub(super) fn topic_id<C: ClientContext>(
         );
         let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
         sys::rd_kafka_AdminOptions_set_request_timeout(options, milliseconds, ptr::null_mut(), 0);
+        sys::rd_kafka_AdminOptions_set_broker(options, broker, ptr::null_mut(), 0);
         sys::rd_kafka_DescribeTopics(client, topics, options, queue);
         let event = sys::rd_kafka_queue_poll(queue, milliseconds);
         let id = if event.is_null() {
@@ -396,6 +399,19 @@ unsafe fn described_topic_id(event: *mut sys::rd_kafka_event_t) -> Option<String
                 .to_string_lossy()
                 .into_owned(),
         )
+    }
+}
+
+/// Lets groups of the mock cluster that lives in this client begin at once: it would wait 3 s for more members to join.
+pub(super) fn begin_mock_groups_at_once<C: ClientContext>(client: &Client<C>) {
+    /// Enough for the first member's own request to be answered in turn.
+    const WAIT_MS: i32 = 50;
+    // SAFETY: the client is alive, and with it its cluster; null is not one.
+    unsafe {
+        let cluster = sys::rd_kafka_handle_mock_cluster(client.native_ptr());
+        if !cluster.is_null() {
+            sys::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, WAIT_MS);
+        }
     }
 }
 

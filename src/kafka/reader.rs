@@ -26,8 +26,14 @@ pub struct Span {
     pub partition: Partition,
     /// The first offset; the record must still be there, or a later one.
     pub start: i64,
-    /// The first offset that is not read. Above the partition's end it is waited for.
+    /// The first offset that is not read. Above the partition's end it is waited for; [`NO_END`](Self::NO_END) follows the
+    /// partition as it grows.
     pub end: i64,
+}
+
+impl Span {
+    /// An end that is never reached.
+    pub const NO_END: i64 = i64::MAX;
 }
 
 /// Why there is no next message.
@@ -265,6 +271,9 @@ impl Source {
         let Some(span) = unfinished.get(&partition) else {
             return Ok(());
         };
+        if span.end == Span::NO_END {
+            return Ok(());
+        }
         let watermarks = self
             .consumer
             .fetch_watermarks(&self.topic, partition.0, END_TIMEOUT);

@@ -33,10 +33,18 @@ pub struct InvalidFilter {
 /// # Errors
 /// `RUST_LOG` is set and is no filter.
 pub fn start(form: LogForm) -> Result<(), InvalidFilter> {
+    start_with(form, FILTER)
+}
+
+/// The same with another filter where `RUST_LOG` says nothing.
+///
+/// # Errors
+/// `RUST_LOG` is set and is no filter.
+pub fn start_with(form: LogForm, filter: &str) -> Result<(), InvalidFilter> {
     let text = std::env::var("RUST_LOG")
         .ok()
         .filter(|text| !text.is_empty());
-    let text = text.unwrap_or_else(|| FILTER.to_owned());
+    let text = text.unwrap_or_else(|| filter.to_owned());
     let filter = EnvFilter::try_new(&text).map_err(|source| InvalidFilter { text, source })?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)

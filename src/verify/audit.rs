@@ -180,7 +180,9 @@ impl Audit {
                 match (step.overflows, refused.overflow) {
                     (true, false) => self.check_letter_not_due(message, Reason::Overflow),
                     (false, true) => {
-                        self.unexpected_letter(message.partition, message.offset, Reason::Overflow)
+                        let (partition, offset) = (message.partition, message.offset);
+                        self.report
+                            .letter_unexpected(partition, offset, Reason::Overflow);
                     }
                     _ => {}
                 }
@@ -209,46 +211,21 @@ impl Audit {
     /// A message that needs a letter and has none must not be below the committed offset.
     fn check_letter_not_due(&mut self, message: &Message<'_>, reason: Reason) {
         if self.is_committed(message) {
-            self.report.differ(Example {
-                difference: Difference::DeadLetterMissing,
-                row: None,
-                partition: Some(message.partition),
-                offset: Some(message.offset),
-                model: format!(
-                    "a dead letter with the reason {reason}, since its offset is committed"
-                ),
-                found: "no such letter".to_owned(),
-            });
+            self.report
+                .letter_missing(message.partition, message.offset, reason);
         }
     }
 
     fn expect_no_letters(&mut self, message: &Message<'_>, letters: Reasons) {
         for reason in letters.iter() {
-            self.unexpected_letter(message.partition, message.offset, reason);
+            self.report
+                .letter_unexpected(message.partition, message.offset, reason);
         }
     }
 
     /// A letter, here by its own place, that does not say where it comes from.
     pub fn unreadable_letter(&mut self, partition: Partition, offset: i64) {
-        self.report.differ(Example {
-            difference: Difference::DeadLetterUnexpected,
-            row: None,
-            partition: Some(partition),
-            offset: Some(offset),
-            model: "letters say where they come from, and why".to_owned(),
-            found: "at this place of the dead letter topic: one without these headers".to_owned(),
-        });
-    }
-
-    fn unexpected_letter(&mut self, partition: Partition, offset: i64, reason: Reason) {
-        self.report.differ(Example {
-            difference: Difference::DeadLetterUnexpected,
-            row: None,
-            partition: Some(partition),
-            offset: Some(offset),
-            model: "no message there that would be refused so".to_owned(),
-            found: format!("a dead letter with the reason {reason}"),
-        });
+        self.report.letter_unreadable(partition, offset);
     }
 
     fn differ_in_row(
@@ -308,7 +285,7 @@ impl Audit {
                     .extent(partition)
                     .is_some_and(|extent| offset < extent.start);
             for reason in reasons.iter().filter(|_| !of_the_past) {
-                self.unexpected_letter(partition, offset, reason);
+                self.report.letter_unexpected(partition, offset, reason);
             }
         }
         (self.report, self.names)

@@ -15,7 +15,10 @@ mod state;
 mod audit;
 mod report;
 mod run;
+// The same for a log that is read while it grows, since it won't be there afterwards.
+mod follow;
 
+pub use follow::Follower;
 pub use report::{Difference, Example, Report};
 pub use run::{VerifyError, verify};
 pub use stored::StoredError;

@@ -1,5 +1,6 @@
 //! What a verification found: the counts that scripts read, and a few differences for people.
 
+use crate::dead::Reason;
 use crate::ids::{Partition, RowKey, ShardIndex};
 use serde::Serialize;
 use std::fmt;
@@ -84,6 +85,36 @@ impl Report {
         }
     }
 
+    /// A message that needs a letter with that reason has none.
+    pub(super) fn letter_missing(&mut self, partition: Partition, offset: i64, reason: Reason) {
+        let model =
+            format!("a dead letter with the reason {reason}, since its offset is committed");
+        let found = "no such letter".to_owned();
+        self.differ(Example {
+            model,
+            found,
+            ..Example::of_message(Difference::DeadLetterMissing, partition, offset)
+        });
+    }
+
+    /// A letter with a reason that its message, if there is one, does not give.
+    pub(super) fn letter_unexpected(&mut self, partition: Partition, offset: i64, reason: Reason) {
+        self.differ(Example {
+            model: "no message there that would be refused so".to_owned(),
+            found: format!("a dead letter with the reason {reason}"),
+            ..Example::of_message(Difference::DeadLetterUnexpected, partition, offset)
+        });
+    }
+
+    /// A letter, here by its own place, that does not say where it comes from.
+    pub(super) fn letter_unreadable(&mut self, partition: Partition, offset: i64) {
+        self.differ(Example {
+            model: "letters say where they come from, and why".to_owned(),
+            found: "at this place of the dead letter topic: one without these headers".to_owned(),
+            ..Example::of_message(Difference::DeadLetterUnexpected, partition, offset)
+        });
+    }
+
     /// How many differences there are, of all kinds.
     pub fn differences(&self) -> u64 {
         self.mismatched
@@ -91,6 +122,19 @@ impl Report {
             + self.extra
             + self.dead_letters_missing
             + self.dead_letters_unexpected
+    }
+}
+
+impl Example {
+    fn of_message(difference: Difference, partition: Partition, offset: i64) -> Self {
+        Self {
+            difference,
+            row: None,
+            partition: Some(partition),
+            offset: Some(offset),
+            model: String::new(),
+            found: String::new(),
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
 use std::time::Duration;
 
 /// How long the brokers may take for an answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long no record may come before the end is reached.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -69,6 +69,35 @@ pub enum VerifyError {
         found: u32,
         /// How many it should have.
         configured: u32,
+    },
+    /// Only a topic that is read from its first record on can be followed.
+    #[error(
+        "partition {partition} of topic {topic} went on at offset {found}, but {expected} was the next one: what lies between \
+         was dropped before it was read, so nothing is proven"
+    )]
+    Lost {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: Partition,
+        /// The next offset to be read.
+        expected: i64,
+        /// The one that came.
+        found: i64,
+    },
+    /// The consumer has not finished what was read.
+    #[error(
+        "group {group} has committed {committed} of partition {partition}, which was read up to {read}; let it catch up first"
+    )]
+    Behind {
+        /// The group.
+        group: String,
+        /// The partition.
+        partition: Partition,
+        /// The committed offset; 0 for none.
+        committed: i64,
+        /// The next offset to be read.
+        read: i64,
     },
     /// Kafka is away or refuses.
     #[error(transparent)]
@@ -126,14 +155,17 @@ fn refuse_while_running(admin: &Admin, config: &Config) -> Result<(), VerifyErro
 }
 
 /// What a topic holds now.
-struct Topic {
-    name: String,
-    partitions: u32,
-    spans: Vec<Span>,
+pub(super) struct Topic {
+    /// Its name.
+    pub name: String,
+    /// How many there are.
+    pub partitions: u32,
+    /// All that is in them.
+    pub spans: Vec<Span>,
 }
 
 impl Topic {
-    fn look(admin: &Admin, name: &str) -> Result<Self, VerifyError> {
+    pub fn look(admin: &Admin, name: &str) -> Result<Self, VerifyError> {
         let partitions = admin.topic_partitions(name, ANSWER_TIMEOUT)?;
         let partitions = partitions.ok_or_else(|| VerifyError::NoTopic {
             topic: name.to_owned(),
@@ -165,7 +197,7 @@ fn extents(admin: &Admin, config: &Config, topic: &Topic) -> Result<Vec<Extent>,
 }
 
 /// All dead letters, and where those lie that don't say where they come from.
-fn read_letters(
+pub(super) fn read_letters(
     admin: &Admin,
     config: &Config,
 ) -> Result<(Letters, Vec<(Partition, i64)>), VerifyError> {
@@ -226,7 +258,7 @@ fn read_log(config: &Config, topic: &Topic, audit: &mut Audit) -> Result<(), Ver
 }
 
 /// Reads the rows of the examples once more, to show what Postgres has: the audit kept only fingerprints.
-fn show_found(
+pub(super) fn show_found(
     config: &Config,
     examples: &mut [Example],
     names: &mut Names,

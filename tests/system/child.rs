@@ -4,6 +4,7 @@ use serde_json::Value;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,8 @@ pub struct Process {
     child: Child,
     stdout: Option<JoinHandle<String>>,
     stderr: Option<JoinHandle<String>>,
+    /// What stderr brought so far.
+    said: Arc<Mutex<Vec<u8>>>,
 }
 
 /// What a process that has ended left behind.
@@ -25,14 +28,16 @@ pub struct Ended {
 impl Process {
     /// Starts `millpond ARGUMENTS --config FILE` with this environment besides ours.
     pub fn start(config: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let config = ["--config", config.to_str().unwrap()];
+        Self::start_bare(&[arguments, &config].concat(), environment)
+    }
+
+    /// The same without a configuration.
+    pub fn start_bare(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         // Another build of the program (with the feature `faults`) may be named.
         let named = std::env::var("MILLPOND_TEST_BINARY");
         let mut command = Command::new(named.as_deref().unwrap_or(env!("CARGO_BIN_EXE_millpond")));
-        command
-            .args(arguments)
-            .arg("--config")
-            .arg(config)
-            .envs(environment.iter().copied());
+        command.args(arguments).envs(environment.iter().copied());
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -40,18 +45,21 @@ impl Process {
         let mut child = command.spawn().expect("the binary starts");
         // Read on threads of their own, so that a full pipe never holds the process.
         let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        let reader = |stream: &mut dyn Read| {
-            let mut bytes = Vec::new();
-            let _ = stream.read_to_end(&mut bytes);
-            String::from_utf8_lossy(&bytes).into_owned()
-        };
-        let stdout = std::thread::spawn(move || reader(&mut out));
-        let stderr = std::thread::spawn(move || reader(&mut err));
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let saying = said.clone();
+        let stdout = std::thread::spawn(move || read_all(&mut out, &Mutex::default()));
+        let stderr = std::thread::spawn(move || read_all(&mut err, &saying));
         Self {
             child,
             stdout: Some(stdout),
             stderr: Some(stderr),
+            said,
         }
+    }
+
+    /// Whether this stands in what stderr brought so far.
+    pub fn has_said(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&self.said.lock().unwrap()).contains(text)
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -104,6 +112,15 @@ impl Process {
             stderr: stderr.join().unwrap(),
         }
     }
+}
+
+/// Reads to the end; `so_far` is what was read up to now.
+fn read_all(stream: &mut dyn Read, so_far: &Mutex<Vec<u8>>) -> String {
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+        so_far.lock().unwrap().extend_from_slice(&buffer[..count]);
+    }
+    String::from_utf8_lossy(&so_far.lock().unwrap()).into_owned()
 }
 
 impl Drop for Process {

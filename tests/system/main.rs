@@ -10,6 +10,7 @@
 //! - [`bad_input`]: each reason of a dead letter
 //! - [`letters`]: dead letters are listed, sent again and dropped
 //! - [`rewind`]: a database that lost a tail gets it again
+//! - [`demo`]: everything in one process, with nothing installed
 //! - [`trouble`]: a row, a shard or a limit in trouble
 //! - [`bad_days`]: something is missing, away, or another one
 
@@ -22,6 +23,7 @@
 mod bad_days;
 mod bad_input;
 mod child;
+mod demo;
 mod interleavings;
 mod letters;
 mod members;
