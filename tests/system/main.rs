@@ -6,6 +6,7 @@
 //! - [`spine`]: everything is applied, exactly, whatever is killed
 //! - [`mutants`]: deliberately broken builds are noticed
 //! - [`members`]: processes of a group come and go
+//! - [`storm`]: they do so all the time
 //! - [`interleavings`]: other writers, refusals and crashes in every order
 //! - [`bad_input`]: each reason of a dead letter
 //! - [`letters`]: dead letters are listed, sent again and dropped
@@ -31,4 +32,5 @@ mod mutants;
 mod pond;
 mod rewind;
 mod spine;
+mod storm;
 mod trouble;

@@ -12,7 +12,8 @@ fn messages(usual: u64) -> u64 {
         .map_or(usual, |text| text.parse().expect("a number of messages"))
 }
 
-fn seed() -> u64 {
+/// Of this run, unless one is given.
+pub fn seed() -> u64 {
     std::env::var("MILLPOND_TEST_SEED").map_or_else(
         |_| rand::rng().random(),
         |text| text.parse().expect("a seed"),
