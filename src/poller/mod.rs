@@ -283,14 +283,7 @@ impl Poller {
             // Messages may be in the queue before the callback could see it turn from empty.
             self.ready.mark(start.partition);
         }
-        self.recorder.partitions.set(
-            self.assigned
-                .iter()
-                .flatten()
-                .count()
-                .try_into()
-                .unwrap_or(i64::MAX),
-        );
+        self.count_assigned();
         let offsets: Vec<_> = starts
             .iter()
             .map(|start| (start.partition, start.offset))
@@ -298,6 +291,13 @@ impl Poller {
         self.consumer
             .assign(&offsets)
             .map_err(|error| format!("assigning partitions failed: {error}"))
+    }
+
+    fn count_assigned(&self) {
+        let count = self.assigned.iter().flatten().count();
+        self.recorder
+            .partitions
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Gives partitions up whose work is finished or whose deadline has passed.
@@ -348,14 +348,7 @@ impl Poller {
                 self.bury(*assigned);
             }
         }
-        self.recorder.partitions.set(
-            self.assigned
-                .iter()
-                .flatten()
-                .count()
-                .try_into()
-                .unwrap_or(i64::MAX),
-        );
+        self.count_assigned();
     }
 
     fn bury(&mut self, assigned: Assigned) {
