@@ -1,6 +1,6 @@
 //! `millpond init`: makes the topics and the tables. What is there already is compared, never changed.
 
-use super::{ConfigArgs, print_data};
+use super::{ConfigArgs, print_data, print_note};
 use crate::config::Config;
 use crate::kafka::admin::Admin;
 use crate::pipeline::checks;
@@ -34,6 +34,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         settings: &[],
     };
     init_topic(&admin, &updates, true)?;
+    if let Some(warning) = checks::compaction_warning(&admin, updates.name) {
+        print_note(&warning);
+    }
     let dead_letters = Topic {
         name: &config.kafka.dead_letter_topic,
         partitions: partitions.min(DEAD_LETTER_PARTITIONS_MAX),

@@ -80,7 +80,23 @@ fn patiently<T>(
 fn source(config: &Config) -> Result<Source, Trouble> {
     let kafka = &config.kafka;
     let admin = Admin::connect(kafka).map_err(|error| Trouble::Away(error.to_string()))?;
-    source_of(&admin, config)
+    let source = source_of(&admin, config)?;
+    if let Some(warning) = compaction_warning(&admin, &kafka.topic) {
+        tracing::warn!(topic = kafka.topic, "{warning}");
+    }
+    Ok(source)
+}
+
+/// What to say of a topic that is compacted; `None` also where we may not read its settings.
+pub fn compaction_warning(admin: &Admin, topic: &str) -> Option<String> {
+    let settings = admin.topic_config(topic, TIMEOUT).ok()?;
+    let policy = settings.get("cleanup.policy")?;
+    policy.contains("compact").then(|| {
+        format!(
+            "topic {topic} has cleanup.policy={policy}: compaction keeps only the last update of each row, and an update is a \
+             change, so whatever is compacted before it is read is lost. Set cleanup.policy=delete"
+        )
+    })
 }
 
 fn source_of(admin: &Admin, config: &Config) -> Result<Source, Trouble> {

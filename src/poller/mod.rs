@@ -231,7 +231,7 @@ impl Poller {
                     self.give_up(&partitions);
                     self.unassign(&partitions)?;
                 }
-                Event::Committed(Ok(())) => {}
+                Event::Committed(Ok(())) => crate::fault::crash_point("after-commit"),
                 Event::Committed(Err(error)) => self.commit_failed(&error),
                 Event::Error { error, fatal: true } => {
                     return Err(format!("the Kafka client can't go on: {error}"));

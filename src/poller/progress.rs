@@ -2,6 +2,7 @@
 //! Only the poller commits, and only epochs that it still has.
 
 use super::Poller;
+use crate::fault;
 use crate::ids::Partition;
 use crate::kafka::consumer::CommitError;
 use std::time::Duration;
@@ -31,6 +32,7 @@ impl Poller {
         if offsets.is_empty() || self.settings.commit_interval.is_none() {
             return;
         }
+        fault::crash_point("before-commit");
         match self.consumer.commit(&offsets) {
             Ok(()) => {
                 self.recorder.commits.add(1);

@@ -3,6 +3,8 @@
 //!
 //! - [`pond`]: a topic, two shards, a configuration, and the commands on them
 //! - [`child`]: a millpond process that is ended with its test
+//! - [`services`]: the broker and the servers, killed or frozen and given back
+//! - [`reading`]: one reading of a consumer's metrics
 //! - [`spine`]: everything is applied, exactly, whatever is killed
 //! - [`mutants`]: deliberately broken builds are noticed
 //! - [`members`]: processes of a group come and go
@@ -10,6 +12,8 @@
 //! - [`bad_input`]: each reason of a dead letter
 //! - [`trouble`]: a row, a shard or a limit in trouble
 //! - [`bad_days`]: something is missing, away, or another one
+//! - [`gaps`]: offsets that no update has
+//! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 
 #![expect(
     clippy::unwrap_used,
@@ -20,9 +24,13 @@
 mod bad_days;
 mod bad_input;
 mod child;
+mod faults;
+mod gaps;
 mod interleavings;
 mod members;
 mod mutants;
 mod pond;
+mod reading;
+mod services;
 mod spine;
 mod trouble;

@@ -1,6 +1,7 @@
 //! A topic, its shards as databases of their own, a configuration, and the commands on them.
 
 use crate::child::{Ended, Process};
+use crate::reading::{self, Reading};
 use millpond::config::{self, Config, Sources};
 use millpond::ids::{AppId, Partition};
 use millpond::kafka::admin::Admin;
@@ -287,31 +288,12 @@ impl Pond {
 
     /// The answer of the running consumer's admin address.
     pub fn admin(&self, path: &str) -> Option<(u16, String)> {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.admin_port)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: millpond\r\nConnection: close\r\n\r\n"
-        )
-        .ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let status = answer.split(' ').nth(1)?.parse().ok()?;
-        let body = answer.split_once("\r\n\r\n")?.1.to_owned();
-        Some((status, body))
+        reading::ask(self.admin_port, path)
     }
 
     /// A metric's value, summed over its labels; `None` while the consumer isn't up.
     pub fn metric(&self, name: &str) -> Option<f64> {
-        let (_, text) = self.admin("/metrics")?;
-        let values = text.lines().filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            (series.split('{').next() == Some(name))
-                .then(|| value.parse::<f64>().ok())
-                .flatten()
-        });
-        values.reduce(|sum, value| sum + value)
+        Reading::take(self.admin_port)?.sum(name)
     }
 
     /// Waits until a condition holds.
