@@ -89,7 +89,8 @@ impl Poller {
             return;
         }
         self.recorder.commits.add(1);
-        if let Err(error) = self.consumer.commit_and_wait(&offsets) {
+        let within = self.settings.commit_deadline;
+        if let Err(error) = self.consumer.commit_and_wait(&offsets, within) {
             self.recorder.commit_failures.add(1);
             tracing::warn!(error = %error, "the last commit failed; what it held is read again and the fence refuses it");
         }
