@@ -322,7 +322,8 @@ fn admin_client(shard: usize) -> Client {
     Client::connect(&server(shard), NoTls).expect("Postgres answers")
 }
 
-fn free_port() -> u16 {
+/// A port that nobody listens on now.
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

@@ -1,3 +1,5 @@
+//! The group consumer against a mock cluster: commits that fail, and leaving in the middle of a rebalance.
+
 use super::*;
 use crate::kafka::consumer::{Event, GroupConsumer, Membership};
 use crate::ready::ReadySet;

@@ -2,7 +2,7 @@
 
 use super::trial::{Load, RATE, SOON, Trial, pond};
 use crate::child::Process;
-use crate::pond::{Pond, Sent};
+use crate::pond::{Pond, Sent, free_port};
 use crate::reading::Reading;
 use millpond::kafka::admin::Admin;
 use std::os::unix::process::ExitStatusExt;
@@ -99,7 +99,7 @@ impl Zombie {
             now.sum("millpond_lane_depth") > Some(1000.0)
         });
         zombie.signal("-STOP");
-        let heir_port = trial.pond.admin_port + 1;
+        let heir_port = free_port();
         let listen = format!("admin.listen=127.0.0.1:{heir_port}");
         Self {
             zombie,
@@ -107,6 +107,18 @@ impl Zombie {
             heir_port,
             admin: Admin::connect(&trial.pond.configuration().kafka).unwrap(),
         }
+    }
+
+    /// Panics with what the heir said if it doesn't come to that.
+    fn wait_for_heir(self, what: &str, condition: impl Fn(&Reading) -> bool) -> Self {
+        let until = Instant::now() + SOON;
+        while !Reading::take(self.heir_port).is_some_and(|now| condition(&now)) {
+            if Instant::now() > until {
+                panic!("{what}: not within {SOON:?}: {}", self.heir.kill().stderr);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self
     }
 
     fn committed(&self, pond: &Pond) -> Vec<i64> {
@@ -146,19 +158,13 @@ fn a_zombie_is_fenced_and_commits_nothing() {
     };
     let mut trial = Trial::begin(pond("zombie", ""), &load);
     let both = Zombie::begin(&trial);
-    trial
-        .pond
-        .wait_for("the heir has all partitions", SOON, |_| {
-            Reading::take(both.heir_port)
-                .is_some_and(|now| now.sum("millpond_assigned_partitions") == Some(12.0))
-        });
+    let both = both.wait_for_heir("all partitions are its own", |now| {
+        now.sum("millpond_assigned_partitions") == Some(12.0)
+    });
     // Past all that the zombie holds.
-    trial.pond.wait_for("the heir has caught up", SOON, |_| {
-        Reading::take(both.heir_port).is_some_and(|now| {
-            let behind = now.sum("millpond_lag_messages");
-            behind < Some(f64::from(RATE))
-                && now.sum("millpond_messages_total") > Some(f64::from(RATE))
-        })
+    let both = both.wait_for_heir("it has caught up", |now| {
+        let behind = now.sum("millpond_lag_messages");
+        behind < Some(f64::from(RATE)) && now.sum("millpond_messages_total") > Some(f64::from(RATE))
     });
     both.zombie.signal("-CONT");
     both.assert_never_back(&trial.pond, Duration::from_secs(2));
