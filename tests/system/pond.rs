@@ -18,6 +18,8 @@ use tempfile::TempDir;
 
 /// Commands that look or make something end by then.
 const COMMAND: Duration = Duration::from_secs(600);
+/// A topic that can't be deleted by then stays.
+const FORGET: Duration = Duration::from_secs(5);
 
 /// What a test works on.
 pub struct Pond {
@@ -309,8 +311,22 @@ impl Pond {
     }
 }
 
+impl Pond {
+    /// A broker that was killed looks through all partitions when it starts, so that topics left behind would make it slow.
+    fn forget_topics(&self) -> Option<()> {
+        let text = std::fs::read_to_string(&self.config).ok()?;
+        let kafka = config::load(&Sources::of_text(&text)).ok()?.config.kafka;
+        let admin = Admin::connect(&kafka).ok()?;
+        for topic in [&kafka.topic, &kafka.dead_letter_topic] {
+            admin.delete_topic(topic, FORGET).ok()?;
+        }
+        Some(())
+    }
+}
+
 impl Drop for Pond {
     fn drop(&mut self) {
+        self.forget_topics();
         for (shard, database) in self.databases.iter().enumerate() {
             let _ = admin_client(shard)
                 .batch_execute(&format!("DROP DATABASE {database} WITH (FORCE)"));

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// The directory of the services.
 pub fn directory() -> PathBuf {
@@ -41,9 +42,11 @@ impl Trouble {
         }
     }
 
-    /// Gives the service back; it takes requests when this returns.
-    pub fn end(mut self) {
+    /// Gives the service back; it takes requests when this returns. How long that took.
+    pub fn end(mut self) -> Duration {
+        let began = Instant::now();
         assert!(self.undo(), "{} does not come back", self.service);
+        began.elapsed()
     }
 
     fn undo(&mut self) -> bool {

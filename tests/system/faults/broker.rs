@@ -18,9 +18,13 @@ fn a_killed_broker_is_waited_for() {
         before,
         "nothing comes from a killed broker"
     );
-    killed.end();
+    let start = killed.end();
     let recovery = trial.recover();
-    let ended = trial.conclude("kafka killed", "0 messages in 2 s", recovery, consumer);
+    let observed = format!(
+        "0 messages in 2 s; its start took {:.1} s",
+        start.as_secs_f64()
+    );
+    let ended = trial.conclude("kafka killed", &observed, recovery, consumer);
     assert!(
         ended.stderr.contains("kafka"),
         "the log says so: {}",
