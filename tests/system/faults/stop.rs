@@ -80,10 +80,18 @@ fn sigterm_while_postgres_is_frozen_ends_in_time() {
 
 #[test]
 fn sigterm_while_a_row_is_locked_ends_in_time() {
-    let (trial, consumer) = stopping("stop-row-locked");
+    // Few rows, so that many updates wait for the one: one that adds to a count is among them, whose loss would show.
+    let pond = pond("stop-row-locked", "drain_deadline_s = 5");
+    let load = Load {
+        rows: 200,
+        ..Load::default()
+    };
+    let (trial, consumer) = Trial::running(pond, &load);
     let mut locker = trial.pond.shard(1);
     lock_a_row(&mut locker);
-    trial.wait_for("updates wait", |now| now.sum("millpond_parked") > Some(0.0));
+    trial.wait_for("updates wait", |now| {
+        now.sum("millpond_parked") > Some(30.0)
+    });
     let took = stop(consumer);
     locker.batch_execute("ROLLBACK").unwrap();
     resume(trial, "row locked", took);

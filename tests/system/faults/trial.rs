@@ -48,7 +48,15 @@ impl Default for Load {
     }
 }
 
-/// A pond whose consumer is to end soon when it is told to.
+/// From the end of the fault.
+pub struct Recovery {
+    /// Until everything is applied and committed.
+    all: Duration,
+    /// Until the last message of the load was in Kafka, before which the lag can't be 0.
+    load: Duration,
+}
+
+/// A pond of two shards.
 pub fn pond(name: &str, consumer: &'static str) -> Pond {
     let shape = Shape {
         consumer,
@@ -109,10 +117,11 @@ impl Trial {
     }
 
     /// To be called when the fault is gone: waits until all of the load is in Kafka, applied and committed.
-    pub fn recover(&mut self) -> Duration {
+    pub fn recover(&mut self) -> Recovery {
         let gone = Instant::now();
         let load = self.load.take().expect("a trial recovers once");
         let sent = load.wait(SOON).json();
+        let load = gone.elapsed();
         assert_eq!(sent["messages"], self.messages, "{sent}");
         let kafka = self.pond.configuration().kafka;
         let admin = Admin::connect(&kafka).unwrap();
@@ -126,7 +135,8 @@ impl Trial {
             let committed = committed.into_iter().map(|offset| offset.unwrap_or(0));
             ends.into_iter().eq(committed)
         });
-        gone.elapsed()
+        let all = gone.elapsed();
+        Recovery { all, load }
     }
 
     /// The consumer is told to stop, every row is compared, and the figures are printed. What the consumer said.
@@ -134,7 +144,7 @@ impl Trial {
         self,
         fault: &str,
         observed: &str,
-        recovery: Duration,
+        recovery: Recovery,
         consumer: Process,
     ) -> Ended {
         let ended = consumer.terminate(SOON);
@@ -142,11 +152,12 @@ impl Trial {
         self.assert_exact();
         let pauses = self.pauses.longest();
         println!(
-            "{fault}: {} messages; {observed}; longest pause s0 {:.2} s, s1 {:.2} s; recovery {:.2} s",
+            "{fault}: {} messages; {observed}; longest pause s0 {:.2} s, s1 {:.2} s; recovery {:.2} s, of which the load went on for {:.2} s",
             self.messages,
             pauses[0].as_secs_f64(),
             pauses[1].as_secs_f64(),
-            recovery.as_secs_f64(),
+            recovery.all.as_secs_f64(),
+            recovery.load.as_secs_f64(),
         );
         ended
     }
