@@ -1,16 +1,19 @@
 //! `millpond init`: makes the topics and the tables. What is there already is compared, never changed.
 
-use super::{ConfigArgs, print_data};
+use super::{ConfigArgs, print_data, print_note};
+use crate::clock;
 use crate::config::Config;
 use crate::kafka::admin::Admin;
 use crate::pipeline::checks;
 use crate::sink::{connect, schema, shape};
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// Each question to the brokers ends by then.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// Between two looks at a topic that was just made.
+const KNOWN_LOOK: Duration = Duration::from_millis(50);
 /// Partitions of the dead letter topic: enough to spread, few enough to read in one go.
 const DEAD_LETTER_PARTITIONS_MAX: u32 = 12;
 /// The largest update (`message_max_bytes` is at most 16 MiB) with its headers, so that no dead letter must be cut.
@@ -43,6 +46,9 @@ pub(super) fn make(
         settings: &[],
     };
     say(&init_topic(&admin, &updates, true)?)?;
+    if let Some(warning) = checks::compaction_warning(&admin, updates.name) {
+        print_note(&warning);
+    }
     let dead_letters = Topic {
         name: &config.kafka.dead_letter_topic,
         partitions: partitions.min(DEAD_LETTER_PARTITIONS_MAX),
@@ -69,6 +75,7 @@ fn init_topic(admin: &Admin, topic: &Topic<'_>, strict: bool) -> anyhow::Result<
     match admin.topic_partitions(name, TIMEOUT)? {
         None => {
             admin.create_topic(name, *partitions, settings, TIMEOUT)?;
+            wait_until_known(admin, name)?;
             Ok(format!("topic {name}: made, {partitions} partitions"))
         }
         Some(found) if strict && found != *partitions => bail!(
@@ -77,6 +84,20 @@ fn init_topic(admin: &Admin, topic: &Topic<'_>, strict: bool) -> anyhow::Result<
         ),
         Some(found) => Ok(format!("topic {name}: there, {found} partitions")),
     }
+}
+
+/// Brokers learn of a new topic a moment after it was made, and the next question may go to any of them.
+fn wait_until_known(admin: &Admin, name: &str) -> anyhow::Result<()> {
+    let deadline = clock::now() + TIMEOUT;
+    while admin.topic_partitions(name, TIMEOUT)?.is_none() {
+        ensure!(
+            clock::now() < deadline,
+            "topic {name} was made, but the brokers don't know it after {} s; look at their log, and run `millpond init` again",
+            TIMEOUT.as_secs()
+        );
+        std::thread::sleep(KNOWN_LOOK);
+    }
+    Ok(())
 }
 
 fn init_shards(

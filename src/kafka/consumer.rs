@@ -10,15 +10,18 @@ use crate::config::checked::Kafka;
 use crate::ids::Partition;
 use crate::observe::recorder::PartitionAlarm;
 use crate::ready::ReadySet;
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use std::{cell::Cell, ffi::CString, mem, sync::Arc, time::Duration};
+
+/// While a commit is waited for, its result is looked for this often; it mostly wakes us.
+const COMMIT_LOOK: Duration = Duration::from_millis(20);
 
 /// What the group or the client tells the poller.
 #[derive(Debug)]
@@ -68,6 +71,8 @@ pub struct Membership {
 
 struct Context {
     events: Mutex<Vec<Event>>,
+    /// Commits that were sent and have no result yet.
+    commits_open: AtomicUsize,
     /// Set before the client is dropped: nobody answers events any more, so the callback does.
     closing: AtomicBool,
 }
@@ -118,6 +123,7 @@ impl ConsumerContext for Context {
             Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => Ok(()),
             other => other.map_err(CommitError),
         };
+        self.commits_open.fetch_sub(1, Ordering::Relaxed);
         self.events.lock().push(Event::Committed(result));
     }
 }
@@ -182,6 +188,7 @@ impl GroupConsumer {
         }
         let context = Context {
             events: Mutex::default(),
+            commits_open: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
         };
         let client: Arc<BaseConsumer<Context>> = Arc::new(config.create_with_context(context)?);
@@ -202,14 +209,7 @@ impl GroupConsumer {
     pub fn poll_events(&self) -> Vec<Event> {
         // `poll` returns after each event, so None does not mean empty. The bound keeps a storm from starving the messages.
         for _ in 0..1000 {
-            if let Some(Err(error)) = self.client.poll(Duration::ZERO) {
-                let fatal = error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal);
-                self.client
-                    .context()
-                    .events
-                    .lock()
-                    .push(Event::Error { error, fatal });
-            }
+            self.serve(Duration::ZERO);
             if self.events.len() == 0 {
                 break;
             }
@@ -226,6 +226,15 @@ impl GroupConsumer {
             }
         }
         events
+    }
+
+    /// Serves one event of the consumer queue, waiting for it that long; what it tells is recorded.
+    fn serve(&self, wait: Duration) {
+        if let Some(Err(error)) = self.client.poll(wait) {
+            let fatal = error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal);
+            let mut events = self.client.context().events.lock();
+            events.push(Event::Error { error, fatal });
+        }
     }
 
     /// Takes the partition's queue off the consumer's. Before [`assign`](Self::assign), at every assign.
@@ -270,12 +279,39 @@ impl GroupConsumer {
     pub fn commit(&self, offsets: &[(Partition, i64)]) -> Result<(), CommitError> {
         self.events
             .commit(&self.client, &self.list(offsets).map_err(CommitError)?)
-            .map_err(|code| CommitError(KafkaError::ConsumerCommit(code)))
+            .map_err(|code| CommitError(KafkaError::ConsumerCommit(code)))?;
+        let open = &self.client.context().commits_open;
+        open.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
-    /// Commits and waits for the coordinator's answer. At revoke and close only: it blocks.
-    pub fn commit_and_wait(&self, offsets: &[(Partition, i64)]) -> Result<(), KafkaError> {
-        self.client.commit(&self.list(offsets)?, CommitMode::Sync)
+    /// Commits and waits until this and all earlier commits have their results, at most so long: librdkafka's own
+    /// synchronous commit waits for a coordinator that is away until the session is over, or longer. At revoke and close only.
+    pub fn commit_and_wait(
+        &self,
+        offsets: &[(Partition, i64)],
+        within: Duration,
+    ) -> Result<(), CommitError> {
+        self.commit(offsets)?;
+        let deadline = crate::clock::now() + within;
+        let mut result = Ok(());
+        loop {
+            let mut events = self.client.context().events.lock();
+            for event in events.extract_if(.., |event| matches!(event, Event::Committed(_))) {
+                if let Event::Committed(Err(error)) = event {
+                    result = Err(error);
+                }
+            }
+            drop(events);
+            if self.client.context().commits_open.load(Ordering::Relaxed) == 0 {
+                return result;
+            }
+            if crate::clock::now() >= deadline {
+                let code = RDKafkaErrorCode::OperationTimedOut;
+                return Err(CommitError(KafkaError::ConsumerCommit(code)));
+            }
+            self.serve(COMMIT_LOOK);
+        }
     }
 
     /// The offset behind the last message read from each assigned partition, past control records too. A partition of which

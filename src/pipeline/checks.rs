@@ -10,10 +10,14 @@ use crate::sink::schema::{SchemaError, Source, check_source, check_tables};
 use crate::sink::shape::SUBSCRIPTION;
 use crate::sync::{Ordering, SignalFlag};
 use crate::worker::SinkKind;
+use crossbeam_channel::RecvTimeoutError;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Each question ends by then.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the signal is looked at meanwhile.
+const SIGNAL_LOOK: Duration = Duration::from_millis(50);
 /// Between two tries.
 const RETRY: Duration = Duration::from_millis(500);
 /// Between two lines about the same wait.
@@ -34,18 +38,20 @@ enum Trouble {
 
 /// Waits for Kafka and every shard, and checks them. `None`: told to stop meanwhile.
 pub fn wait_until_sound(
-    config: &Config,
+    config: &Arc<Config>,
     sink: SinkKind,
-    signal: &SignalFlag,
+    signal: &Arc<SignalFlag>,
 ) -> Result<Option<Checked>, RunError> {
-    let Some(source) = patiently(signal, || source(config))? else {
+    let of_topic = config.clone();
+    let Some(source) = patiently(signal, move || source(&of_topic))? else {
         return Ok(None);
     };
     if sink != SinkKind::Postgres {
         return Ok(Some(Checked { source: None }));
     }
     for shard in &config.shards {
-        if patiently(signal, || check_shard(shard, &source))?.is_none() {
+        let (shard, source) = (shard.clone(), source.clone());
+        if patiently(signal, move || check_shard(&shard, &source))?.is_none() {
             return Ok(None);
         }
     }
@@ -54,10 +60,33 @@ pub fn wait_until_sound(
     }))
 }
 
-/// Tries until it passes, is found wrong, or the process is told to stop.
-fn patiently<T>(
+/// Tries until it passes, is found wrong, or the process is told to stop. On a thread of its own ("mp-check"): a server that
+/// is frozen takes a connection and never says a word, and the thread that hears the signal must not wait for that.
+fn patiently<T: Send + 'static>(
+    signal: &Arc<SignalFlag>,
+    check: impl Fn() -> Result<T, Trouble> + Send + 'static,
+) -> Result<Option<T>, RunError> {
+    let (say, said) = crossbeam_channel::bounded(1);
+    let until = signal.clone();
+    std::thread::Builder::new()
+        .name("mp-check".to_owned())
+        .spawn(move || say.send(try_again(&until, check)))
+        .map_err(|error| RunError(format!("no thread for checks: {error}")))?;
+    while !signal.load(Ordering::Acquire) {
+        match said.recv_timeout(SIGNAL_LOOK) {
+            Ok(found) => return found,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(RunError("a check panicked".to_owned()));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn try_again<T>(
     signal: &SignalFlag,
-    mut check: impl FnMut() -> Result<T, Trouble>,
+    check: impl Fn() -> Result<T, Trouble>,
 ) -> Result<Option<T>, RunError> {
     let mut said: Option<Instant> = None;
     while !signal.load(Ordering::Acquire) {
@@ -80,7 +109,23 @@ fn patiently<T>(
 fn source(config: &Config) -> Result<Source, Trouble> {
     let kafka = &config.kafka;
     let admin = Admin::connect(kafka).map_err(|error| Trouble::Away(error.to_string()))?;
-    source_of(&admin, config)
+    let source = source_of(&admin, config)?;
+    if let Some(warning) = compaction_warning(&admin, &kafka.topic) {
+        tracing::warn!(topic = kafka.topic, "{warning}");
+    }
+    Ok(source)
+}
+
+/// What to say of a topic that is compacted; `None` also where we may not read its settings.
+pub fn compaction_warning(admin: &Admin, topic: &str) -> Option<String> {
+    let settings = admin.topic_config(topic, TIMEOUT).ok()?;
+    let policy = settings.get("cleanup.policy")?;
+    policy.contains("compact").then(|| {
+        format!(
+            "topic {topic} has cleanup.policy={policy}: compaction keeps only the last update of each row, and an update is a \
+             change, so whatever is compacted before it is read is lost. Set cleanup.policy=delete"
+        )
+    })
 }
 
 fn source_of(admin: &Admin, config: &Config) -> Result<Source, Trouble> {

@@ -1,7 +1,8 @@
 //! One core group: its Kafka client, poller, lanes and workers. It is built by the poller's own thread, under the group's
 //! mask of cores, so that librdkafka's threads, the look-up and the workers inherit it; then the poller pins itself.
 
-use super::{RunError, RunOptions, remaining};
+use super::end::{EndTimes, remaining};
+use super::{RunError, RunOptions};
 use crate::config::Config;
 use crate::config::checked::PartitionBy;
 use crate::cores;
@@ -30,8 +31,8 @@ const BATCHES_PER_STATEMENT: usize = 4;
 const SMALL_MESSAGE_BYTES: u64 = 128;
 /// A partition has at least so many slots, unless it is configured to have fewer.
 const SLOTS_MIN: u32 = 64;
-/// How long workers may take to end once they were told to give up.
-const GIVE_UP_GRACE: Duration = Duration::from_secs(2);
+/// How often workers that are still there are told again to give up.
+const GIVE_UP_AGAIN: Duration = Duration::from_millis(2);
 
 /// Everything that a group is built from.
 pub struct GroupStart {
@@ -97,9 +98,14 @@ impl Group {
         self.poller.is_finished() || self.workers.iter().any(JoinHandle::is_finished)
     }
 
-    /// Waits for poller and workers. Workers that are still stuck when the poller has ended are told to give up.
-    pub fn join(self, deadline: Instant, giving_up: &Sender<()>) -> Result<Ended, Stuck> {
-        let Ok(ended) = self.ended.recv_timeout(remaining(deadline)) else {
+    /// Waits until `poller_by` for the poller, and until `workers_by` for the workers: those that are still there when the
+    /// poller has ended are told to give up.
+    pub fn join(
+        self,
+        (poller_by, workers_by): (Instant, Instant),
+        giving_up: &Sender<()>,
+    ) -> Result<Ended, Stuck> {
+        let Ok(ended) = self.ended.recv_timeout(remaining(poller_by)) else {
             let panicked = self.poller.is_finished();
             return if panicked {
                 Ok(Ended::Failed("a poller panicked".to_owned()))
@@ -110,10 +116,9 @@ impl Group {
         let mut stuck = false;
         for worker in self.workers {
             // Each tells one worker at most; those that are not waiting don't listen.
-            let until = crate::clock::now() + GIVE_UP_GRACE;
-            while !worker.is_finished() && crate::clock::now() < until {
+            while !worker.is_finished() && crate::clock::now() < workers_by {
                 let _ = giving_up.try_send(());
-                std::thread::sleep(Duration::from_millis(2));
+                std::thread::sleep(GIVE_UP_AGAIN);
             }
             stuck |= !worker.is_finished();
         }
@@ -265,6 +270,7 @@ fn slots(config: &Config) -> u32 {
 
 fn poller_settings(config: &Config, options: RunOptions) -> PollerSettings {
     let consumer = &config.consumer;
+    let end = EndTimes::of(consumer.drain_deadline);
     PollerSettings {
         in_memory_max_per_partition: slots(config),
         in_memory_max_per_process: options
@@ -273,7 +279,8 @@ fn poller_settings(config: &Config, options: RunOptions) -> PollerSettings {
         message_max_bytes: consumer.message_max_bytes,
         commit_interval: (options.sink == crate::worker::SinkKind::Postgres)
             .then_some(consumer.commit_interval),
-        drain_deadline: consumer.drain_deadline,
+        drain_deadline: end.drain,
+        commit_deadline: end.commit,
         revoke_deadline: consumer.revoke_deadline,
         partitioner: Arc::new(config.partitioner.clone()),
     }

@@ -3,12 +3,14 @@
 //! - [`checks`]: what must hold before anything is written: topic, tables, where offsets come from
 //! - [`group`]: one core group: a Kafka client, its poller, its workers
 //! - [`progress`]: whether the group has caught up
+//! - [`end`]: how the drain deadline is spent
 //!
 //! End, in this order: 1 the pollers are told to stop; they stop reading, drain, commit and leave the group, and drop their
 //! lanes. 2 Workers end with their lanes; those that are stuck are told to give up. 3 Dead letters that wait are delivered.
 //! Whatever misses its deadline is left behind: the process ends, and what it had in flight is read again.
 
 pub mod checks;
+pub mod end;
 pub mod group;
 pub mod progress;
 
@@ -23,6 +25,7 @@ use crate::sync::{AtomicBool, Ordering, SignalFlag};
 use crate::worker::SinkKind;
 use crate::worker::apply::Shared;
 use checks::Checked;
+use end::{EndTimes, remaining};
 use group::{Group, GroupStart};
 use progress::Target;
 use std::sync::Arc;
@@ -30,8 +33,6 @@ use std::time::{Duration, Instant};
 
 /// How often the main thread looks at the others.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
-/// How long threads may take to end after their own deadline has passed.
-const JOIN_GRACE: Duration = Duration::from_secs(3);
 
 /// What a run is to do besides its configuration.
 #[derive(Clone, Copy, Debug)]
@@ -78,14 +79,12 @@ pub fn run(
     let failure = watch(&groups, registry, target, signal, &stop);
     registry.ready.store(false, Ordering::Relaxed);
     stop.store(true, Ordering::Release);
-    let failures = join(
-        groups,
-        config.consumer.drain_deadline + JOIN_GRACE,
-        &giving_up,
-        failure,
-    );
+    let now = crate::clock::now();
+    let end = EndTimes::of(config.consumer.drain_deadline);
+    let give_up_by = now + end.give_up;
+    let failures = join(groups, (now + end.leave, give_up_by), &giving_up, failure);
     drop(giving_up);
-    let undelivered = dead_letters.stop(JOIN_GRACE);
+    let undelivered = dead_letters.stop(remaining(give_up_by));
     if undelivered > 0 {
         tracing::warn!(
             undelivered,
@@ -136,17 +135,16 @@ fn start_groups(
         .collect()
 }
 
-/// Joins the groups, at most until the deadline. What went wrong, besides what was known before.
+/// Joins the groups' pollers and workers, at most until their deadlines. What went wrong, besides what was known before.
 fn join(
     groups: Vec<Group>,
-    within: Duration,
+    deadlines: (Instant, Instant),
     giving_up: &crossbeam_channel::Sender<()>,
     failure: Option<String>,
 ) -> Vec<String> {
-    let deadline = crate::clock::now() + within;
     let mut failures: Vec<String> = failure.into_iter().collect();
     for group in groups {
-        match group.join(deadline, giving_up) {
+        match group.join(deadlines, giving_up) {
             Ok(Ended::Stopped) => {}
             Ok(Ended::Failed(why)) => failures.push(why),
             Err(group::Stuck) => {
@@ -259,8 +257,4 @@ fn group_name(config: &Config, sink: SinkKind) -> String {
             )
         }
     }
-}
-
-fn remaining(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(crate::clock::now())
 }

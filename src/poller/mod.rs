@@ -56,6 +56,8 @@ pub struct PollerSettings {
     pub commit_interval: Option<Duration>,
     /// How long work in flight may take at shutdown.
     pub drain_deadline: Duration,
+    /// How long the last commit of partitions that are given up may take.
+    pub commit_deadline: Duration,
     /// How long work in flight may take when partitions move.
     pub revoke_deadline: Duration,
     /// Which shard a partition is of.
@@ -231,7 +233,7 @@ impl Poller {
                     self.give_up(&partitions);
                     self.unassign(&partitions)?;
                 }
-                Event::Committed(Ok(())) => {}
+                Event::Committed(Ok(())) => crate::fault::crash_point("after-commit"),
                 Event::Committed(Err(error)) => self.commit_failed(&error),
                 Event::Error { error, fatal: true } => {
                     return Err(format!("the Kafka client can't go on: {error}"));

@@ -2,6 +2,7 @@
 //! Only the poller commits, and only epochs that it still has.
 
 use super::Poller;
+use crate::fault;
 use crate::ids::Partition;
 use crate::kafka::consumer::CommitError;
 use std::time::Duration;
@@ -31,6 +32,7 @@ impl Poller {
         if offsets.is_empty() || self.settings.commit_interval.is_none() {
             return;
         }
+        fault::crash_point("before-commit");
         match self.consumer.commit(&offsets) {
             Ok(()) => {
                 self.recorder.commits.add(1);
@@ -87,7 +89,8 @@ impl Poller {
             return;
         }
         self.recorder.commits.add(1);
-        if let Err(error) = self.consumer.commit_and_wait(&offsets) {
+        let within = self.settings.commit_deadline;
+        if let Err(error) = self.consumer.commit_and_wait(&offsets, within) {
             self.recorder.commit_failures.add(1);
             tracing::warn!(error = %error, "the last commit failed; what it held is read again and the fence refuses it");
         }

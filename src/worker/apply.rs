@@ -184,6 +184,9 @@ impl Applier {
                 if written == rows || (makes_rows && self.on_missing_row == OnMissingRow::Skip) {
                     continue;
                 }
+                if written > 0 {
+                    fault::crash_point("between-statements");
+                }
                 let count = match makes_rows {
                     true => self.connection.insert(batch)?,
                     false => self.connection.update(batch)?,

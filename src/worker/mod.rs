@@ -130,7 +130,7 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => {
                     // While a row is parked there is nothing to wait for but its lock.
                     if !self.parking.is_empty() {
-                        std::thread::sleep(IDLE);
+                        self.applier.patience.rest(IDLE);
                     }
                     return true;
                 }

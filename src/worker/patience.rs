@@ -91,6 +91,11 @@ impl Patience {
         shard.down.store(true, Ordering::Relaxed);
     }
 
+    /// Waits, with nothing to do.
+    pub fn rest(&mut self, duration: Duration) {
+        self.pause(duration);
+    }
+
     /// Waits for the write rate; the nanoseconds that it took.
     pub fn hold_back(&mut self, duration: Duration) -> u64 {
         if !duration.is_zero() {

@@ -1,7 +1,7 @@
 //! Something is missing, away, or another one: a clear message that says what to do, or waiting.
 
 use crate::pond::{Pond, Shape};
-use std::process::Command;
+use crate::services::{Harm, Trouble};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -127,27 +127,12 @@ fn another_map_of_shards_is_refused() {
     assert_refuses(&pond, &["the map of apps to shards is another one"]);
 }
 
-fn services(arguments: &[&str]) {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services");
-    let directory = std::env::var("MILLPOND_TEST_DIR").expect("run these tests with tests/run");
-    let [verb, rest @ ..] = arguments else {
-        panic!("a verb")
-    };
-    let status = Command::new(script)
-        .arg(verb)
-        .arg(directory)
-        .args(rest)
-        .status()
-        .unwrap();
-    assert!(status.success(), "tests/services {arguments:?}");
-}
-
 /// One of two Postgres is away at the start, comes, and is killed and started again in the middle.
 #[test]
 fn postgres_away_at_the_start_and_later_is_waited_for() {
     let pond = Pond::new("postgres-away", &small());
     pond.load(&["--messages", "60000", "--rows", "3000"]);
-    services(&["kill", "postgres-1"]);
+    let away = Trouble::begin("postgres-1", Harm::Killed);
     let mut process = pond.start(&["run"], &[]);
     pond.wait_for("the admin address answers", SOON, |pond| {
         pond.admin("/livez")
@@ -156,16 +141,16 @@ fn postgres_away_at_the_start_and_later_is_waited_for() {
     let (status, why) = pond.admin("/readyz").unwrap();
     assert_eq!(status, 503, "{why}");
     assert!(process.is_running());
-    services(&["start", "postgres-1"]);
+    away.end();
     pond.wait_for("it becomes ready", SOON, |pond| {
         pond.admin("/readyz")
             .is_some_and(|(status, _)| status == 200)
     });
-    services(&["kill", "postgres-1"]);
+    let away = Trouble::begin("postgres-1", Harm::Killed);
     pond.load(&["--messages", "20000", "--rows", "3000", "--seed", "7"]);
     std::thread::sleep(Duration::from_secs(2));
     assert!(process.is_running());
-    services(&["start", "postgres-1"]);
+    away.end();
     pond.wait_for("everything is applied", SOON * 2, |pond| {
         pond.metric("millpond_lag_messages") == Some(0.0)
     });
@@ -177,19 +162,19 @@ fn postgres_away_at_the_start_and_later_is_waited_for() {
 fn kafka_away_at_the_start_and_later_is_waited_for() {
     let pond = Pond::new("kafka-away", &small());
     pond.load(&["--messages", "20000", "--rows", "3000"]);
-    services(&["kill", "kafka"]);
+    let away = Trouble::begin("kafka", Harm::Killed);
     let mut process = pond.start(&["run"], &[]);
     std::thread::sleep(Duration::from_secs(2));
     assert!(process.is_running());
-    services(&["start", "kafka"]);
+    away.end();
     pond.wait_for("everything is applied", SOON * 2, |pond| {
         pond.metric("millpond_lag_messages") == Some(0.0)
             && pond.metric("millpond_messages_total") == Some(20_000.0)
     });
-    services(&["kill", "kafka"]);
+    let away = Trouble::begin("kafka", Harm::Killed);
     std::thread::sleep(Duration::from_secs(1));
     assert!(process.is_running());
-    services(&["start", "kafka"]);
+    away.end();
     pond.load(&["--messages", "20000", "--rows", "3000", "--seed", "7"]);
     pond.wait_for("the rest is applied", SOON * 2, |pond| {
         pond.metric("millpond_messages_total")

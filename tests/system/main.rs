@@ -3,6 +3,8 @@
 //!
 //! - [`pond`]: a topic, two shards, a configuration, and the commands on them
 //! - [`child`]: a millpond process that is ended with its test
+//! - [`services`]: the broker and the servers, killed or frozen and given back
+//! - [`reading`]: one reading of a consumer's metrics
 //! - [`spine`]: everything is applied, exactly, whatever is killed
 //! - [`mutants`]: deliberately broken builds are noticed
 //! - [`members`]: processes of a group come and go
@@ -14,6 +16,8 @@
 //! - [`demo`]: everything in one process, with nothing installed
 //! - [`trouble`]: a row, a shard or a limit in trouble
 //! - [`bad_days`]: something is missing, away, or another one
+//! - [`gaps`]: offsets that no update has
+//! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 
 #![expect(
     clippy::unwrap_used,
@@ -25,12 +29,16 @@ mod bad_days;
 mod bad_input;
 mod child;
 mod demo;
+mod faults;
+mod gaps;
 mod interleavings;
 mod letters;
 mod members;
 mod mutants;
 mod pond;
+mod reading;
 mod rewind;
+mod services;
 mod spine;
 mod storm;
 mod trouble;

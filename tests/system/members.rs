@@ -1,6 +1,6 @@
 //! Processes of a group come and go while messages flow.
 
-use crate::pond::{Pond, Shape};
+use crate::pond::{Pond, Shape, free_port};
 use std::time::Duration;
 
 const CAUGHT_UP: Duration = Duration::from_secs(120);
@@ -29,13 +29,13 @@ fn two_then_three_then_two_members_leave_every_row_exact_and_no_partition_stuck(
         &[],
     );
     // Each needs an admin address of its own.
-    let member = |index: u16| {
-        let listen = format!("admin.listen=127.0.0.1:{}", pond.admin_port + index);
+    let member = || {
+        let listen = format!("admin.listen=127.0.0.1:{}", free_port());
         pond.start(&["run", "--set", &listen], &[])
     };
-    let (first, second) = (member(0), member(1));
+    let (first, second) = (member(), member());
     std::thread::sleep(Duration::from_secs(5));
-    let third = member(2);
+    let third = member();
     std::thread::sleep(Duration::from_secs(5));
     let ended = third.terminate(Duration::from_secs(30));
     assert!(ended.status.success(), "{}", ended.stderr);

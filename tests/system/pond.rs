@@ -1,6 +1,7 @@
 //! A topic, its shards as databases of their own, a configuration, and the commands on them.
 
 use crate::child::{Ended, Process};
+use crate::reading::{self, Reading};
 use millpond::config::{self, Config, Sources};
 use millpond::ids::{AppId, Partition};
 use millpond::kafka::admin::Admin;
@@ -17,6 +18,8 @@ use tempfile::TempDir;
 
 /// Commands that look or make something end by then.
 const COMMAND: Duration = Duration::from_secs(600);
+/// A topic that can't be deleted by then stays.
+const FORGET: Duration = Duration::from_secs(5);
 
 /// What a test works on.
 pub struct Pond {
@@ -303,31 +306,12 @@ impl Pond {
 
     /// The answer of the running consumer's admin address.
     pub fn admin(&self, path: &str) -> Option<(u16, String)> {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.admin_port)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: millpond\r\nConnection: close\r\n\r\n"
-        )
-        .ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let status = answer.split(' ').nth(1)?.parse().ok()?;
-        let body = answer.split_once("\r\n\r\n")?.1.to_owned();
-        Some((status, body))
+        reading::ask(self.admin_port, path)
     }
 
     /// A metric's value, summed over its labels; `None` while the consumer isn't up.
     pub fn metric(&self, name: &str) -> Option<f64> {
-        let (_, text) = self.admin("/metrics")?;
-        let values = text.lines().filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            (series.split('{').next() == Some(name))
-                .then(|| value.parse::<f64>().ok())
-                .flatten()
-        });
-        values.reduce(|sum, value| sum + value)
+        Reading::take(self.admin_port)?.sum(name)
     }
 
     /// Waits until a condition holds.
@@ -343,8 +327,22 @@ impl Pond {
     }
 }
 
+impl Pond {
+    /// A broker that was killed looks through all partitions when it starts, so that topics left behind would make it slow.
+    fn forget_topics(&self) -> Option<()> {
+        let text = std::fs::read_to_string(&self.config).ok()?;
+        let kafka = config::load(&Sources::of_text(&text)).ok()?.config.kafka;
+        let admin = Admin::connect(&kafka).ok()?;
+        for topic in [&kafka.topic, &kafka.dead_letter_topic] {
+            admin.delete_topic(topic, FORGET).ok()?;
+        }
+        Some(())
+    }
+}
+
 impl Drop for Pond {
     fn drop(&mut self) {
+        self.forget_topics();
         for (shard, database) in self.databases.iter().enumerate() {
             let _ = admin_client(shard)
                 .batch_execute(&format!("DROP DATABASE {database} WITH (FORCE)"));
@@ -356,7 +354,8 @@ fn admin_client(shard: usize) -> Client {
     Client::connect(&server(shard), NoTls).expect("Postgres answers")
 }
 
-fn free_port() -> u16 {
+/// A port that nobody listens on now.
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
