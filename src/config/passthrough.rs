@@ -14,7 +14,7 @@ const ACKNOWLEDGED: &str =
 const BROKERS: &str = "give `kafka.brokers`";
 
 /// Settings that Millpond needs as they are, and why.
-const REFUSED: [(&str, &str); 14] = [
+const REFUSED: [(&str, &str); 15] = [
     ("enable.auto.commit", COMMITS),
     ("auto.commit.enable", COMMITS),
     ("enable.auto.offset.store", COMMITS),
@@ -40,6 +40,10 @@ const REFUSED: [(&str, &str); 14] = [
     (
         "enable.partition.eof",
         "ends of partitions would come between messages, with positions that can be wrong",
+    ),
+    (
+        "partition.assignment.strategy",
+        "with any but cooperative-sticky a rebalance would take all partitions, not only those that move",
     ),
     ("group.id", "give `kafka.group`"),
     ("bootstrap.servers", BROKERS),

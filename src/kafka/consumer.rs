@@ -14,7 +14,7 @@ use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
@@ -112,8 +112,14 @@ impl ConsumerContext for Context {
         };
         if !self.closing.load(Ordering::Acquire) {
             self.events.lock().push(event);
-        } else if let Err(error) = answer(consumer, &event, list) {
-            tracing::warn!(error = %error, "giving partitions up while closing");
+            return;
+        }
+        let answered = match event {
+            Event::Assigned(_) => consumer.incremental_assign(list),
+            _ => consumer.incremental_unassign(list),
+        };
+        if let Err(error) = answered {
+            tracing::warn!(error = %error, "leaving the group");
         }
     }
 
@@ -125,23 +131,6 @@ impl ConsumerContext for Context {
         };
         self.commits_open.fetch_sub(1, Ordering::Relaxed);
         self.events.lock().push(Event::Committed(result));
-    }
-}
-
-fn answer(
-    consumer: &BaseConsumer<Context>,
-    event: &Event,
-    list: &TopicPartitionList,
-) -> KafkaResult<()> {
-    let incremental = matches!(
-        consumer.rebalance_protocol(),
-        RebalanceProtocol::Cooperative
-    );
-    match (event, incremental) {
-        (Event::Assigned(_), true) => consumer.incremental_assign(list),
-        (Event::Assigned(_), false) => consumer.assign(list),
-        (_, true) => consumer.incremental_unassign(list),
-        (_, false) => consumer.unassign(),
     }
 }
 
@@ -242,37 +231,25 @@ impl GroupConsumer {
         PartitionQueue::take(&self.client, &self.topic_c, partition, self.ready.clone())
     }
 
-    /// Answers [`Event::Assigned`]: fetching begins at these offsets.
+    /// Fetching begins at these offsets. Also answers [`Event::Assigned`]: with those of its partitions whose beginning is
+    /// known, maybe with none; the others follow.
     pub fn assign(&self, starts: &[(Partition, i64)]) -> Result<(), KafkaError> {
         self.awaited.set(None);
-        let list = self.list(starts)?;
-        match self.client.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => self.client.incremental_assign(&list),
-            _ => self.client.assign(&list),
-        }
+        self.client.incremental_assign(&self.list(starts)?)
     }
 
     /// Answers [`Event::Revoked`] and [`Event::Lost`]. Queues of these partitions must be dropped before.
     pub fn unassign(&self, partitions: &[Partition]) -> Result<(), KafkaError> {
         self.awaited.set(None);
-        match self.client.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => {
-                let mut list = TopicPartitionList::with_capacity(partitions.len());
-                for partition in partitions {
-                    list.add_partition(&self.topic, partition.0);
-                }
-                self.client.incremental_unassign(&list)
+        let assigned = self.client.assignment()?;
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            // One that never began is not the client's, which would refuse to give it up.
+            if assigned.find_partition(&self.topic, partition.0).is_some() {
+                list.add_partition(&self.topic, partition.0);
             }
-            _ => self.client.unassign(),
         }
-    }
-
-    /// Whether a rebalance takes only the partitions that move.
-    pub fn is_cooperative(&self) -> bool {
-        matches!(
-            self.client.rebalance_protocol(),
-            RebalanceProtocol::Cooperative
-        )
+        self.client.incremental_unassign(&list)
     }
 
     /// Sends the offsets to the group coordinator; the result comes as [`Event::Committed`].

@@ -1,5 +1,5 @@
 //! What must hold before anything is written: the topic is there with the configured partitions, every shard has the tables,
-//! and the offsets in its rows come from this topic. Kafka or Postgres away: wait, and say for what.
+//! and the offsets in its rows come from this topic. Kafka away: wait, and say so.
 
 use super::RunError;
 use crate::config::Config;
@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Each question ends by then.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long shards may take to answer at the start. One that takes longer is away.
+const SHARD_WAIT: Duration = Duration::from_secs(5);
 /// How often the signal is looked at meanwhile.
 const SIGNAL_LOOK: Duration = Duration::from_millis(50);
 /// Between two tries.
@@ -36,7 +38,8 @@ enum Trouble {
     Wrong(String),
 }
 
-/// Waits for Kafka and every shard, and checks them. `None`: told to stop meanwhile.
+/// Waits for Kafka, and checks it and every shard. A shard that is away is not waited for: none of its partitions begins
+/// before it was checked. `None`: told to stop meanwhile.
 pub fn wait_until_sound(
     config: &Arc<Config>,
     sink: SinkKind,
@@ -49,29 +52,70 @@ pub fn wait_until_sound(
     if sink != SinkKind::Postgres {
         return Ok(Some(Checked { source: None }));
     }
-    for shard in &config.shards {
-        let (shard, source) = (shard.clone(), source.clone());
-        if patiently(signal, move || check_shard(&shard, &source))?.is_none() {
-            return Ok(None);
-        }
-    }
-    Ok(Some(Checked {
-        source: Some(source),
-    }))
+    let checked = Checked {
+        source: Some(source.clone()),
+    };
+    Ok(check_shards(config, &source, signal)?.then_some(checked))
 }
 
-/// Tries until it passes, is found wrong, or the process is told to stop. On a thread of its own ("mp-check"): a server that
-/// is frozen takes a connection and never says a word, and the thread that hears the signal must not wait for that.
+/// Checks all shards at once, each on a thread of its own ("mp-check"), which is left behind if its shard never says a word.
+/// Whether to go on: not if told to stop meanwhile.
+fn check_shards(config: &Config, source: &Source, signal: &SignalFlag) -> Result<bool, RunError> {
+    let (say, said) = crossbeam_channel::bounded(config.shards.len());
+    for (at, shard) in config.shards.iter().enumerate() {
+        let (shard, source, say) = (shard.clone(), source.clone(), say.clone());
+        check_thread(move || say.send((at, check_shard(&shard, &source))))?;
+    }
+    let mut silent: Vec<usize> = (0..config.shards.len()).collect();
+    let deadline = crate::clock::now() + SHARD_WAIT;
+    while !silent.is_empty() && crate::clock::now() < deadline {
+        if signal.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let Ok((at, found)) = said.recv_timeout(SIGNAL_LOOK) else {
+            continue;
+        };
+        silent.retain(|shard| *shard != at);
+        match found {
+            Ok(()) => {}
+            Err(Trouble::Wrong(why)) => return Err(RunError(why)),
+            Err(Trouble::Away(why)) => {
+                tracing::warn!(error = why, "its partitions begin once it answers");
+            }
+        }
+    }
+    for at in silent {
+        let Shard { name, postgres, .. } = &config.shards[at];
+        tracing::warn!(
+            error = format!(
+                "shard {name}: Postgres at {} does not answer",
+                postgres.shown
+            ),
+            "its partitions begin once it answers"
+        );
+    }
+    Ok(true)
+}
+
+fn check_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<(), RunError> {
+    std::thread::Builder::new()
+        .name("mp-check".to_owned())
+        .spawn(work)
+        .map(drop)
+        .map_err(|error| RunError(format!("no thread for checks: {error}")))
+}
+
+/// Tries until it passes, is found wrong, or the process is told to stop. On a thread of its own ("mp-check"), since the thread
+/// that hears the signal must not wait for an answer.
 fn patiently<T: Send + 'static>(
     signal: &Arc<SignalFlag>,
     check: impl Fn() -> Result<T, Trouble> + Send + 'static,
 ) -> Result<Option<T>, RunError> {
     let (say, said) = crossbeam_channel::bounded(1);
     let until = signal.clone();
-    std::thread::Builder::new()
-        .name("mp-check".to_owned())
-        .spawn(move || say.send(try_again(&until, check)))
-        .map_err(|error| RunError(format!("no thread for checks: {error}")))?;
+    check_thread(move || say.send(try_again(&until, check)))?;
     while !signal.load(Ordering::Acquire) {
         match said.recv_timeout(SIGNAL_LOOK) {
             Ok(found) => return found,

@@ -6,7 +6,7 @@
 //! ready partitions in turn → flush the lanes → commit what is finished.
 //!
 //! - [`assignment`]: one assigned partition: its queue, its slots, its limits
-//! - [`lookup`]: where partitions begin; asked on a thread of its own, so that the poll loop never waits
+//! - [`lookup`]: where partitions begin; asked on threads of its own, so that the poll loop never waits
 //! - [`receive`]: what a message in hand becomes
 //! - [`progress`]: what is finished: committed, and shown
 //!
@@ -109,8 +109,8 @@ pub struct Poller {
     commits_due: Instant,
     gauges_due: Instant,
     sweep_due: Instant,
-    /// Answers to questions before this number are stale: their partitions were lost meanwhile.
-    questions_from: u64,
+    /// By partition: the question that tells where it begins, until it does or the partition is given up.
+    asked: Vec<Option<u64>>,
     /// The headers of the message in hand.
     headers: crate::dispatch::Headers,
 }
@@ -126,9 +126,7 @@ impl Poller {
         shared: PollerShared,
         recorder: Arc<PollerRecorder>,
     ) -> Self {
-        let assigned = (0..settings.partitioner.partitions())
-            .map(|_| None)
-            .collect();
+        let partitions = settings.partitioner.partitions() as usize;
         let now = crate::clock::now();
         Self {
             consumer,
@@ -139,13 +137,13 @@ impl Poller {
             settings,
             shared,
             recorder,
-            assigned,
+            assigned: (0..partitions).map(|_| None).collect(),
+            asked: vec![None; partitions],
             revoking: VecDeque::new(),
             dead_epochs: Vec::new(),
             commits_due: now,
             gauges_due: now,
             sweep_due: now,
-            questions_from: 0,
             headers: crate::dispatch::Headers::default(),
         }
     }
@@ -209,7 +207,7 @@ impl Poller {
                 Event::Assigned(partitions) => {
                     self.recorder.rebalances.add(1);
                     tracing::info!(partitions = partitions.len(), "partitions are assigned");
-                    self.lookup.ask(partitions);
+                    self.ask_where_to_begin(partitions)?;
                 }
                 Event::Revoked(partitions) => {
                     self.recorder.rebalances.add(1);
@@ -217,6 +215,7 @@ impl Poller {
                         partitions = partitions.len(),
                         "partitions are revoked; finishing what is in flight"
                     );
+                    self.begin_no_more(&partitions);
                     let deadline = crate::clock::now() + self.settings.revoke_deadline;
                     self.revoking.push_back(Revoking {
                         partitions,
@@ -229,7 +228,7 @@ impl Poller {
                         partitions = partitions.len(),
                         "partitions are lost to another member"
                     );
-                    self.questions_from = self.lookup.next_number();
+                    self.begin_no_more(&partitions);
                     self.give_up(&partitions);
                     self.unassign(&partitions)?;
                 }
@@ -249,26 +248,48 @@ impl Poller {
         }
         while let Some(answer) = self.lookup.answer() {
             match answer {
-                Answer::Begin { number, .. } if number < self.questions_from => {
-                    tracing::info!("the partitions that were looked up are lost already");
+                Answer::Begin { number, mut starts } => {
+                    // What was given up meanwhile, or is asked for anew, does not begin.
+                    starts.retain(|start| {
+                        self.asked[start.partition.index()]
+                            .take_if(|asked| *asked == number)
+                            .is_some()
+                    });
+                    self.begin(&starts)?;
                 }
-                Answer::Begin { starts, .. } => self.begin(&starts)?,
                 Answer::Stop(why) => return Err(why),
             }
         }
         Ok(())
     }
 
+    /// Asks where the partitions begin. The group needn't wait for that: each is assigned to the client once its shard has
+    /// answered, so that a shard that is away holds neither the group nor the partitions of another.
+    fn ask_where_to_begin(&mut self, partitions: Vec<Partition>) -> Result<(), String> {
+        let indexes: Vec<usize> = partitions
+            .iter()
+            .map(|partition| partition.index())
+            .collect();
+        let number = self.lookup.ask(partitions);
+        for index in indexes {
+            self.asked[index] = Some(number);
+        }
+        self.assign(&[])
+    }
+
+    /// Partitions that wait for their beginning don't begin.
+    fn begin_no_more(&mut self, partitions: &[Partition]) {
+        for partition in partitions {
+            self.asked[partition.index()] = None;
+        }
+    }
+
     /// Makes rings for newly assigned partitions, takes their queues, and lets fetching begin.
     fn begin(&mut self, starts: &[lookup::Start]) -> Result<(), String> {
         for start in starts {
-            let index = start.partition.index();
-            if let Some(before) = self.assigned[index].take() {
-                self.bury(*before);
-            }
             let queue = self.consumer.take_queue(start.partition);
             let assigned = Assigned::new(start, queue, &self.settings, &self.ready);
-            self.assigned[index] = Some(Box::new(assigned));
+            self.assigned[start.partition.index()] = Some(Box::new(assigned));
             self.shared.budget.assigned_changed(1);
             let shard = self
                 .settings
@@ -290,8 +311,12 @@ impl Poller {
             .iter()
             .map(|start| (start.partition, start.offset))
             .collect();
+        self.assign(&offsets)
+    }
+
+    fn assign(&self, offsets: &[(Partition, i64)]) -> Result<(), String> {
         self.consumer
-            .assign(&offsets)
+            .assign(offsets)
             .map_err(|error| format!("assigning partitions failed: {error}"))
     }
 

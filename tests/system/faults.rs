@@ -7,11 +7,13 @@
 //! - [`broker`]: Kafka is killed, or frozen past the session
 //! - [`postgres`]: one of the two Postgres is killed, frozen, read-only or full
 //! - [`locks`]: somebody else holds a row or a table
+//! - [`moves`]: members come and go while a Postgres is frozen
 //! - [`stop`]: SIGTERM during those
 
 mod broker;
 mod consumer;
 mod locks;
+mod moves;
 mod postgres;
 mod stop;
 mod trial;

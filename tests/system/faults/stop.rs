@@ -19,7 +19,7 @@ fn stopping(name: &str) -> (Trial, Process) {
 }
 
 /// SIGTERM; how long the end took.
-fn stop(consumer: Process) -> Duration {
+pub fn ends_in_time(consumer: Process) -> Duration {
     let told = Instant::now();
     let ended = consumer.terminate(SOON);
     let took = told.elapsed();
@@ -41,7 +41,7 @@ fn sigterm_while_kafka_is_killed_ends_in_time() {
     let (trial, consumer) = stopping("stop-kafka-killed");
     let killed = Trouble::begin("kafka", Harm::Killed);
     std::thread::sleep(Duration::from_secs(1));
-    let took = stop(consumer);
+    let took = ends_in_time(consumer);
     killed.end();
     resume(trial, "kafka killed", took);
 }
@@ -51,7 +51,7 @@ fn sigterm_while_kafka_is_frozen_ends_in_time() {
     let (trial, consumer) = stopping("stop-kafka-frozen");
     let frozen = Trouble::begin("kafka", Harm::Frozen);
     std::thread::sleep(Duration::from_millis(500));
-    let took = stop(consumer);
+    let took = ends_in_time(consumer);
     frozen.end();
     resume(trial, "kafka frozen", took);
 }
@@ -61,7 +61,7 @@ fn sigterm_while_postgres_is_killed_ends_in_time() {
     let (trial, consumer) = stopping("stop-postgres-killed");
     let killed = Trouble::begin("postgres-1", Harm::Killed);
     trial.wait_for("its connections are down", |now| down(now, "s1") == 2.0);
-    let took = stop(consumer);
+    let took = ends_in_time(consumer);
     killed.end();
     resume(trial, "postgres killed", took);
 }
@@ -73,7 +73,7 @@ fn sigterm_while_postgres_is_frozen_ends_in_time() {
     trial.wait_for("its lanes fill", |now| {
         now.sum_of("millpond_lane_depth", &[("shard", "s1")]) > 500.0
     });
-    let took = stop(consumer);
+    let took = ends_in_time(consumer);
     frozen.end();
     resume(trial, "postgres frozen", took);
 }
@@ -92,7 +92,7 @@ fn sigterm_while_a_row_is_locked_ends_in_time() {
     trial.wait_for("updates wait", |now| {
         now.sum("millpond_parked") > Some(30.0)
     });
-    let took = stop(consumer);
+    let took = ends_in_time(consumer);
     locker.batch_execute("ROLLBACK").unwrap();
     resume(trial, "row locked", took);
 }
@@ -105,7 +105,7 @@ fn sigterm_while_a_table_is_locked_ends_in_time() {
     trial.wait_for("its lanes fill", |now| {
         now.sum_of("millpond_lane_depth", &[("shard", "s1")]) > 500.0
     });
-    let took = stop(consumer);
+    let took = ends_in_time(consumer);
     locker.batch_execute("ROLLBACK").unwrap();
     resume(trial, "table locked", took);
 }
@@ -118,7 +118,7 @@ fn sigterm_while_the_start_waits_for_a_frozen_postgres_ends_in_time() {
     let consumer = pond.start(&["run"], &[]);
     pond.wait_for("it is up", SOON, |pond| pond.admin("/livez").is_some());
     std::thread::sleep(Duration::from_secs(1));
-    let took = stop(consumer);
+    let took = ends_in_time(consumer);
     frozen.end();
     println!(
         "SIGTERM at the start, postgres frozen: ended {:.2} s after",

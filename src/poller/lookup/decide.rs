@@ -1,0 +1,147 @@
+//! Where a partition begins, from what Kafka and its shard know of it.
+
+use super::Start;
+use crate::config::checked::{OnLostRecords, Start as ConfiguredStart};
+use crate::ids::Partition;
+use crate::observe::recorder::PartitionAlarm;
+
+/// What the group and the shard know of a partition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    pub committed: Option<i64>,
+    pub first_seen: Option<i64>,
+}
+
+/// What the log of a partition holds: offsets from `first` up to, not including, `end`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Log {
+    pub first: i64,
+    pub end: i64,
+}
+
+/// Where a partition begins, and whether anything between there and where it should begin is gone.
+pub(super) fn decide(
+    partition: Partition,
+    known: Known,
+    log: Log,
+    configured: ConfiguredStart,
+    on_lost_records: OnLostRecords,
+) -> Start {
+    let wanted = match known {
+        Known {
+            committed: Some(committed),
+            ..
+        } => committed,
+        // Its commits are gone (the group was deleted, or they expired): reading from its beginning again is harmless.
+        Known {
+            first_seen: Some(first),
+            ..
+        } => first,
+        Known { .. } => match configured {
+            ConfiguredStart::Earliest => log.first,
+            ConfiguredStart::Latest => log.end,
+        },
+    };
+    let offset = wanted.clamp(log.first, log.end);
+    let lost = offset != wanted;
+    Start {
+        partition,
+        offset,
+        committed: known.committed,
+        stopped: lost && on_lost_records == OnLostRecords::Stop,
+        alarm: if lost {
+            PartitionAlarm::RecordsLost
+        } else {
+            PartitionAlarm::None
+        },
+    }
+}
+
+pub(super) fn say_alarm(start: &Start) {
+    if start.alarm == PartitionAlarm::None {
+        return;
+    }
+    let partition = start.partition.0;
+    let offset = start.offset;
+    if start.stopped {
+        tracing::error!(
+            partition,
+            offset,
+            committed = start.committed,
+            "the partition stands still: the log no longer holds what comes after the committed offset. Bring the records \
+             back, or set consumer.on_lost_records = \"skip\" and restart to go on at this offset"
+        );
+    } else {
+        tracing::error!(
+            partition,
+            offset,
+            committed = start.committed,
+            "records are gone; going on behind them"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: Log = Log {
+        first: 100,
+        end: 500,
+    };
+
+    fn start(committed: Option<i64>, first_seen: Option<i64>) -> (i64, bool) {
+        let known = Known {
+            committed,
+            first_seen,
+        };
+        let start = decide(
+            Partition(0),
+            known,
+            LOG,
+            ConfiguredStart::Latest,
+            OnLostRecords::Stop,
+        );
+        assert_eq!(start.stopped, start.alarm == PartitionAlarm::RecordsLost);
+        (start.offset, start.stopped)
+    }
+
+    #[test]
+    fn reading_goes_on_at_the_committed_offset() {
+        assert_eq!(start(Some(300), Some(0)), (300, false));
+        assert_eq!(start(Some(500), Some(0)), (500, false));
+    }
+
+    #[test]
+    fn the_configured_start_is_only_for_a_partition_that_was_never_seen() {
+        assert_eq!(start(None, None), (500, false));
+        assert_eq!(start(None, Some(200)), (200, false));
+    }
+
+    #[test]
+    fn records_that_are_gone_stop_the_partition() {
+        assert_eq!(start(Some(99), Some(0)), (100, true));
+        assert_eq!(start(None, Some(0)), (100, true));
+        // The log ends before what was committed: it was truncated or made anew.
+        assert_eq!(start(Some(501), Some(0)), (500, true));
+    }
+
+    #[test]
+    fn skipping_goes_on_behind_the_gap_with_an_alarm() {
+        let known = Known {
+            committed: Some(7),
+            first_seen: Some(0),
+        };
+        let start = decide(
+            Partition(0),
+            known,
+            LOG,
+            ConfiguredStart::Earliest,
+            OnLostRecords::Skip,
+        );
+        assert_eq!(
+            (start.offset, start.stopped, start.alarm),
+            (100, false, PartitionAlarm::RecordsLost)
+        );
+    }
+}

@@ -1,0 +1,323 @@
+//! Where partitions begin. Asked at each assign, beside the poll loop, which never waits for the group coordinator or a shard.
+//!
+//! A committed offset is where reading goes on. A look-up that fails is not "none": it is tried again. The configured start
+//! is used only where the shard has never seen the partition; where it begins is then remembered before anything is applied.
+//! If what lies between is gone from the log, the partition stops with an alarm.
+//!
+//! Two steps, so that a shard that is away keeps no partition of another waiting:
+//! - here, on "mp-lookup-G": what Kafka knows; the same for all partitions of a question
+//! - [`shard`], on "mp-lookup-G.S": what their shard knows; each shard's partitions are answered on their own
+//! - [`decide`]: what follows from both
+
+mod decide;
+mod shard;
+
+use crate::config::checked::Config;
+use crate::ids::Partition;
+use crate::kafka::KafkaError;
+use crate::kafka::admin::Admin;
+use crate::kafka::consumer::Lookup;
+use crate::observe::recorder::PartitionAlarm;
+use crate::ready::ReadySet;
+use crate::sink::connect::ConnectError;
+use crate::sink::schema::{SchemaError, Source};
+use crate::sync::{AtomicBool, Ordering};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use decide::Log;
+use shard::{InKafka, Shards};
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+/// Each question to the brokers ends by then; it is asked again.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks at the topic while nothing is asked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// Tries for each line about them.
+const TRIES_PER_LINE: u32 = 20;
+/// Between two tries.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Where a partition begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Which one.
+    pub partition: Partition,
+    /// The first offset to be read; everything below counts as finished.
+    pub offset: i64,
+    /// The group's committed offset, if it ever committed.
+    pub committed: Option<i64>,
+    /// Whether it stands still instead of being read.
+    pub stopped: bool,
+    /// Why it stands still, or what was skipped.
+    pub alarm: PartitionAlarm,
+}
+
+impl Start {
+    /// A partition that begins at `offset` without further ado.
+    fn at(partition: Partition, offset: i64) -> Self {
+        Self {
+            partition,
+            offset,
+            committed: None,
+            stopped: false,
+            alarm: PartitionAlarm::None,
+        }
+    }
+}
+
+/// What came of a question.
+#[derive(Debug)]
+pub enum Answer {
+    /// These partitions begin here. Each shard's partitions come in an answer of their own.
+    Begin {
+        /// The question's number.
+        number: u64,
+        /// One for each partition that was asked for.
+        starts: Vec<Start>,
+    },
+    /// Nothing may be written: what to do.
+    Stop(String),
+}
+
+/// A question's number, and what is known of the partitions whose beginning is asked for.
+type Question<T> = (u64, Vec<T>);
+
+/// The poller's end of the look-up.
+pub struct LookupClient {
+    questions: Sender<Question<Partition>>,
+    asked: u64,
+    answers: Receiver<Answer>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+/// What the look-up needs to know of the configuration.
+#[derive(Clone)]
+pub struct LookupSettings {
+    /// The whole configuration.
+    pub config: Arc<Config>,
+    /// Where offsets come from; compared with what the shards remember. `None` for a throw-away group: it begins at the
+    /// oldest record and asks no shard.
+    pub source: Option<Source>,
+}
+
+impl LookupClient {
+    /// Starts the threads. They inherit the calling thread's cores.
+    pub fn start(
+        group: usize,
+        lookup: Lookup,
+        settings: LookupSettings,
+        ready: Arc<ReadySet>,
+    ) -> std::io::Result<Self> {
+        // One question for each rebalance that comes while a shard is away, a few bytes a partition.
+        let (questions, asked) = crossbeam_channel::unbounded();
+        let (answer, answers) = crossbeam_channel::unbounded();
+        let mouth = Mouth { answer, ready };
+        let stop = Arc::new(AtomicBool::new(false));
+        let shards = match &settings.source {
+            Some(source) => Shards::start(group, &settings.config, source, &stop, &mouth)?,
+            None => Shards::default(),
+        };
+        let thread = Builder::new().name(format!("mp-lookup-{group}")).spawn({
+            let stop = stop.clone();
+            move || serve(&lookup, &settings, &asked, &shards, &stop, &mouth)
+        })?;
+        Ok(Self {
+            questions,
+            asked: 0,
+            answers,
+            stop,
+            thread,
+        })
+    }
+
+    /// Asks where partitions begin; the poller is woken when an answer is there. The question's number.
+    pub fn ask(&mut self, partitions: Vec<Partition>) -> u64 {
+        self.asked += 1;
+        // A thread that has ended has said why, in an answer.
+        let _ = self.questions.send((self.asked, partitions));
+        self.asked
+    }
+
+    /// An answer that has come.
+    pub fn answer(&self) -> Option<Answer> {
+        self.answers.try_recv().ok()
+    }
+
+    /// Ends the threads, after the try that they are at. One that waits for a shard's word is left behind: it holds nothing
+    /// that others need.
+    pub fn stop(self) {
+        self.stop.store(true, Ordering::Release);
+        drop(self.questions);
+        if self.thread.join().is_err() {
+            tracing::error!("the look-up thread has panicked");
+        }
+    }
+}
+
+/// Says answers to the poller.
+#[derive(Clone)]
+struct Mouth {
+    answer: Sender<Answer>,
+    ready: Arc<ReadySet>,
+}
+
+impl Mouth {
+    fn say(&self, answer: Answer) {
+        let _ = self.answer.send(answer);
+        self.ready.wake();
+    }
+}
+
+/// The thread's work: asks Kafka and hands over to the shards; between questions it looks from time to time whether the topic
+/// is still the same.
+fn serve(
+    lookup: &Lookup,
+    settings: &LookupSettings,
+    asked: &Receiver<Question<Partition>>,
+    shards: &Shards,
+    stop: &AtomicBool,
+    mouth: &Mouth,
+) {
+    loop {
+        let found = match (asked.recv_timeout(CHECK_INTERVAL), &settings.source) {
+            (Ok((number, partitions)), Some(source)) => patiently("Kafka", stop, || {
+                in_kafka(lookup, settings, source, &partitions)
+            })
+            .map(|known| known.map(|known| shards.ask(number, known))),
+            (Ok((number, partitions)), None) => {
+                patiently("Kafka", stop, || oldest(settings, &partitions))
+                    .map(|starts| starts.map(|starts| mouth.say(Answer::Begin { number, starts })))
+            }
+            (Err(RecvTimeoutError::Timeout), Some(source)) => {
+                match look_at_topic(settings, source) {
+                    Err(Trouble::Stop(why)) => Some(Err(why)),
+                    Ok(()) | Err(Trouble::Away(_)) => Some(Ok(())),
+                }
+            }
+            (Err(RecvTimeoutError::Timeout), None) => Some(Ok(())),
+            (Err(RecvTimeoutError::Disconnected), _) => None,
+        };
+        match found {
+            Some(Ok(())) => {}
+            Some(Err(why)) => mouth.say(Answer::Stop(why)),
+            None => return,
+        }
+    }
+}
+
+/// Why a look-up didn't succeed.
+enum Trouble {
+    /// Try again.
+    Away(String),
+    /// Somebody must act.
+    Stop(String),
+}
+
+impl From<KafkaError> for Trouble {
+    fn from(error: KafkaError) -> Self {
+        Self::Away(error.to_string())
+    }
+}
+
+impl From<ConnectError> for Trouble {
+    fn from(error: ConnectError) -> Self {
+        Self::Away(error.to_string())
+    }
+}
+
+impl From<SchemaError> for Trouble {
+    fn from(error: SchemaError) -> Self {
+        match error {
+            SchemaError::Postgres(error) => Self::Away(error.to_string()),
+            SchemaError::Shape(why) | SchemaError::Source(why) => Self::Stop(why),
+        }
+    }
+}
+
+/// Tries until there is an answer: what was found, or why nothing may be written. `None`: told to stop.
+fn patiently<T>(
+    whom: &str,
+    stop: &AtomicBool,
+    ask: impl Fn() -> Result<T, Trouble>,
+) -> Option<Result<T, String>> {
+    let mut tries = 0;
+    while !stop.load(Ordering::Acquire) {
+        match ask() {
+            Ok(found) => return Some(Ok(found)),
+            Err(Trouble::Stop(why)) => return Some(Err(why)),
+            Err(Trouble::Away(why)) => {
+                if tries % TRIES_PER_LINE == 0 {
+                    tracing::warn!(
+                        asked = whom,
+                        error = why,
+                        "looking up where partitions begin; trying again"
+                    );
+                }
+                tries += 1;
+                std::thread::sleep(RETRY);
+            }
+        }
+    }
+    None
+}
+
+/// A throw-away group begins at the oldest record.
+fn oldest(settings: &LookupSettings, partitions: &[Partition]) -> Result<Vec<Start>, Trouble> {
+    let kafka = &settings.config.kafka;
+    let firsts = Admin::connect(kafka)?.start_offsets(&kafka.topic, TIMEOUT)?;
+    let starts = partitions
+        .iter()
+        .map(|partition| Start::at(*partition, firsts[partition.index()]));
+    Ok(starts.collect())
+}
+
+fn in_kafka(
+    lookup: &Lookup,
+    settings: &LookupSettings,
+    source: &Source,
+    partitions: &[Partition],
+) -> Result<Vec<InKafka>, Trouble> {
+    let admin = Admin::connect(&settings.config.kafka)?;
+    check_topic(&admin, source)?;
+    let committed = lookup
+        .committed(partitions, TIMEOUT)
+        .map_err(|error| Trouble::Away(error.to_string()))?;
+    let firsts = admin.start_offsets(&source.topic, TIMEOUT)?;
+    let ends = admin.end_offsets(&source.topic, TIMEOUT)?;
+    let known = committed.into_iter().map(|(partition, committed)| InKafka {
+        partition,
+        committed,
+        log: Log {
+            first: firsts[partition.index()],
+            end: ends[partition.index()],
+        },
+    });
+    Ok(known.collect())
+}
+
+fn look_at_topic(settings: &LookupSettings, source: &Source) -> Result<(), Trouble> {
+    check_topic(&Admin::connect(&settings.config.kafka)?, source)
+}
+
+/// Another topic under the same name must not be read: its offsets would pass for old ones.
+fn check_topic(admin: &Admin, source: &Source) -> Result<(), Trouble> {
+    let Some(id) = admin.topic_id(&source.topic, TIMEOUT) else {
+        return Err(Trouble::Away(format!(
+            "the brokers don't tell the id of topic {}",
+            source.topic
+        )));
+    };
+    let partitions = admin.topic_partitions(&source.topic, TIMEOUT)?;
+    if id != source.topic_id
+        || partitions.and_then(|count| i32::try_from(count).ok()) != Some(source.partitions)
+    {
+        return Err(Trouble::Stop(format!(
+            "topic {} was deleted, made anew or repartitioned while this process ran. Start it again: it then says what \
+             to do",
+            source.topic
+        )));
+    }
+    Ok(())
+}
