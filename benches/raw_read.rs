@@ -12,7 +12,8 @@ use measured::{Began, load_config};
 use millpond::config::Config;
 use millpond::ids::Partition;
 use millpond::kafka::admin::Admin;
-use millpond::kafka::consumer::{Event, GroupConsumer, Membership};
+use millpond::kafka::consumer::{Event, GroupConsumer};
+use millpond::kafka::membership::Membership;
 use millpond::kafka::native::PartitionQueue;
 use millpond::ready::ReadySet;
 use millpond::{cli, clock};
@@ -68,7 +69,7 @@ impl Reading {
         let extents: Vec<(i64, i64)> = firsts.into_iter().zip(ends).collect();
         let membership = Membership {
             group: format!("{}.raw-read.{}", kafka.group, std::process::id()),
-            client_id: "raw-read".to_owned(),
+            number: 0,
             partitions: config.partitioner.partitions(),
         };
         let ready = Arc::new(ReadySet::new(extents.len()));
@@ -113,7 +114,8 @@ impl Reading {
         for event in self.consumer.poll_events() {
             match event {
                 Event::Assigned(partitions) => self.begin(&partitions)?,
-                Event::Error { error, .. } => return Err(error.into()),
+                Event::Error(error) => return Err(error.into()),
+                Event::Fatal(why) => bail!("{why}"),
                 Event::Revoked(_) | Event::Lost(_) => bail!("another member has joined the group"),
                 Event::Committed(_) => {}
             }

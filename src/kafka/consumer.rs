@@ -4,7 +4,7 @@
 //! and the poller answers it when it is ready: librdkafka waits for `assign` or `unassign` meanwhile, so a revoked partition
 //! can be drained while the others go on.
 
-use super::client::client_config;
+use super::membership::Membership;
 use super::native::{EventQueue, PartitionQueue, cached_end_offset};
 use crate::config::checked::Kafka;
 use crate::ids::Partition;
@@ -34,13 +34,10 @@ pub enum Event {
     Lost(Vec<Partition>),
     /// An asynchronous commit came back.
     Committed(Result<(), CommitError>),
-    /// The client told of an error; it goes on by itself unless `fatal`.
-    Error {
-        /// What it said.
-        error: KafkaError,
-        /// Whether only a new client helps.
-        fatal: bool,
-    },
+    /// The client told of an error; it goes on by itself.
+    Error(KafkaError),
+    /// Only a new client helps: why.
+    Fatal(String),
 }
 
 /// Why a commit did not arrive.
@@ -53,20 +50,13 @@ impl CommitError {
     pub fn is_of_a_rebalance(&self) -> bool {
         matches!(
             self.0.rdkafka_error_code(),
-            Some(RDKafkaErrorCode::RebalanceInProgress | RDKafkaErrorCode::IllegalGeneration)
+            Some(
+                RDKafkaErrorCode::RebalanceInProgress
+                    | RDKafkaErrorCode::IllegalGeneration
+                    | RDKafkaErrorCode::StaleMemberEpoch
+            )
         )
     }
-}
-
-/// How a consumer is to fetch and under which group.
-#[derive(Clone, Debug)]
-pub struct Membership {
-    /// The consumer group.
-    pub group: String,
-    /// As brokers and logs call the client.
-    pub client_id: String,
-    /// Partitions of the topic, which bounds what is fetched ahead for each.
-    pub partitions: u32,
 }
 
 struct Context {
@@ -83,11 +73,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let fatal = error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal);
         tracing::warn!(error = %error, reason, "kafka client");
-        if fatal {
-            self.events.lock().push(Event::Error { error, fatal });
-        }
     }
 }
 
@@ -158,23 +144,7 @@ impl GroupConsumer {
         membership: &Membership,
         ready: Arc<ReadySet>,
     ) -> Result<Self, KafkaError> {
-        let mut config = client_config(kafka, &membership.client_id);
-        config.set("group.id", &membership.group);
-        for (key, value) in fetch_settings(membership.partitions) {
-            if !kafka.librdkafka.iter().any(|(own, _)| own == key) {
-                config.set(key, value);
-            }
-        }
-        // Guarantees, so they are set last: we commit what is applied, from where we say.
-        for (key, value) in [
-            ("enable.auto.commit", "false"),
-            ("enable.auto.offset.store", "false"),
-            ("auto.offset.reset", "error"),
-            ("isolation.level", "read_committed"),
-            ("enable.partition.eof", "false"),
-        ] {
-            config.set(key, value);
-        }
+        let config = membership.settings(kafka);
         let context = Context {
             events: Mutex::default(),
             commits_open: AtomicUsize::new(0),
@@ -211,7 +181,7 @@ impl GroupConsumer {
                     self.awaited
                         .set(Some(Awaited::Unassign(partitions.clone())));
                 }
-                Event::Committed(_) | Event::Error { .. } => {}
+                Event::Committed(_) | Event::Error(_) | Event::Fatal(_) => {}
             }
         }
         events
@@ -220,9 +190,11 @@ impl GroupConsumer {
     /// Serves one event of the consumer queue, waiting for it that long; what it tells is recorded.
     fn serve(&self, wait: Duration) {
         if let Some(Err(error)) = self.client.poll(wait) {
-            let fatal = error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal);
-            let mut events = self.client.context().events.lock();
-            events.push(Event::Error { error, fatal });
+            let event = match self.client.client().fatal_error() {
+                Some((_, why)) => Event::Fatal(why),
+                None => Event::Error(error),
+            };
+            self.client.context().events.lock().push(event);
         }
     }
 
@@ -393,26 +365,4 @@ impl Lookup {
         }
         Ok(committed)
     }
-}
-
-/// Settings that a user may override.
-fn fetch_settings(partitions: u32) -> [(&'static str, String); 7] {
-    // What is fetched ahead is bounded by messages per partition, and then by what one more fetch brings. The setting by bytes
-    // (queued.max.messages.kbytes) would lower the size of the whole response too. A fetch smaller than a producer's batch
-    // would bring one partition at a time, hence the lower bound.
-    let ahead = (120_000 / partitions.max(1)).clamp(500, 10_000);
-    let fetch = ((192 << 20) / partitions.max(1)).clamp(256 << 10, 1 << 20);
-    [
-        (
-            "partition.assignment.strategy",
-            "cooperative-sticky".to_owned(),
-        ),
-        ("queued.min.messages", ahead.to_string()),
-        ("fetch.message.max.bytes", fetch.to_string()),
-        // The default of a second would stall a partition for that long each time that its queue is full.
-        ("fetch.queue.backoff.ms", "10".to_owned()),
-        ("fetch.wait.max.ms", "100".to_owned()),
-        ("fetch.error.backoff.ms", "100".to_owned()),
-        ("statistics.interval.ms", "0".to_owned()),
-    ]
 }

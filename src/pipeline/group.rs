@@ -8,8 +8,9 @@ use crate::config::checked::PartitionBy;
 use crate::cores;
 use crate::dispatch::{Dispatch, LaneReceiver};
 use crate::ids::ShardIndex;
-use crate::kafka::consumer::{GroupConsumer, Membership};
+use crate::kafka::consumer::GroupConsumer;
 use crate::kafka::dead_letters::DeadLetterSender;
+use crate::kafka::membership::Membership;
 use crate::observe::recorder::WorkerRecorder;
 use crate::poller::lookup::{LookupClient, LookupSettings};
 use crate::poller::{Ended, Poller, PollerSettings, PollerShared};
@@ -137,7 +138,7 @@ fn build(start: GroupStart) -> Result<(Poller, Vec<JoinHandle<()>>), RunError> {
     let ready = Arc::new(ReadySet::new(config.partitioner.partitions() as usize));
     let membership = Membership {
         group: start.group_name.clone(),
-        client_id: format!("millpond-{}", start.number),
+        number: start.number,
         partitions: config.partitioner.partitions(),
     };
     let consumer = GroupConsumer::join(&config.kafka, &membership, ready.clone())

@@ -234,13 +234,8 @@ impl Poller {
                 }
                 Event::Committed(Ok(())) => crate::fault::crash_point("after-commit"),
                 Event::Committed(Err(error)) => self.commit_failed(&error),
-                Event::Error { error, fatal: true } => {
-                    return Err(format!("the Kafka client can't go on: {error}"));
-                }
-                Event::Error {
-                    error,
-                    fatal: false,
-                } => {
+                Event::Fatal(why) => return Err(format!("the Kafka client can't go on: {why}")),
+                Event::Error(error) => {
                     self.recorder.errors.add(1);
                     tracing::warn!(error = %error, "kafka consumer");
                 }

@@ -1,7 +1,8 @@
 //! A member's commits, and how it leaves.
 
 use super::*;
-use crate::kafka::consumer::{Event, GroupConsumer, Membership};
+use crate::kafka::consumer::{Event, GroupConsumer};
+use crate::kafka::membership::Membership;
 use crate::ready::ReadySet;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ fn mocked(test: &str) -> Broker {
 fn join(kafka: &Kafka) -> GroupConsumer {
     let membership = Membership {
         group: kafka.group.clone(),
-        client_id: "test".to_owned(),
+        number: 0,
         partitions: 4,
     };
     GroupConsumer::join(kafka, &membership, Arc::new(ReadySet::new(4))).unwrap()
