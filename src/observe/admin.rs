@@ -14,6 +14,10 @@ use std::time::Duration;
 /// A poller that did not poll for so long will not do so again: it polls at least every 100 ms.
 const POLL_PAUSE_MS_MAX: i64 = 30_000;
 
+/// A worker that gave no sign of life for so long waits for an answer that will not come: statements end after 30 s, and a
+/// peer that is gone is noticed within as much. Connecting, waiting and trying again are signs of life.
+const WORKER_PAUSE_MS_MAX: i64 = 180_000;
+
 /// Requests are small and few; what a stranger can make us hold is small, too.
 const LIMITS: Limits = Limits {
     connections_max: 64,
@@ -73,6 +77,20 @@ fn live(registry: &Registry, now_ms: i64) -> Result<(), String> {
             ));
         }
     }
+    for worker in &*registry.workers.lock() {
+        let alive_at_ms = worker.alive_at_ms.get();
+        let pause_ms = now_ms - alive_at_ms;
+        if alive_at_ms != 0 && pause_ms > WORKER_PAUSE_MS_MAX {
+            return Err(format!(
+                "worker {} of core group {} has waited for shard {} for {} s, which its time limits rule out; restart \
+                 the process",
+                worker.lane,
+                worker.group,
+                registry.shard_names[worker.shard.0],
+                pause_ms / 1000
+            ));
+        }
+    }
     Ok(())
 }
 
@@ -100,6 +118,7 @@ fn ready(registry: &Registry) -> Result<(), String> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
+    use super::super::recorder::WorkerRecorder;
     use super::*;
     use crate::ids::ShardIndex;
     use std::io::{Read, Write};
@@ -139,6 +158,20 @@ mod tests {
         );
         registry.pollers[1].polled_at_ms.set(999_990);
         assert_eq!(live(&registry, 1_000_000), Ok(()));
+    }
+
+    #[test]
+    fn a_worker_without_a_sign_of_life_makes_livez_fail_and_names_its_shard() {
+        let registry = registry();
+        let worker = Arc::new(WorkerRecorder::new(0, ShardIndex(1), 3));
+        registry.workers.lock().push(worker.clone());
+        assert_eq!(live(&registry, 1_000_000), Ok(()), "it has not begun");
+        worker.alive_at_ms.set(1_300_000);
+        assert_eq!(live(&registry, 1_400_000), Ok(()), "it waits on purpose");
+        assert_eq!(
+            live(&registry, 1_481_000).unwrap_err(),
+            "worker 3 of core group 0 has waited for shard b for 181 s, which its time limits rule out; restart the process"
+        );
     }
 
     #[test]

@@ -88,6 +88,8 @@ pub struct WorkerRecorder {
     pub sent: CachePadded<Counter>,
     /// Messages taken from the lane.
     pub taken: CachePadded<Counter>,
+    /// Its last sign of life in milliseconds since 1970, or the end of the wait that it is in; 0 before it begins.
+    pub alive_at_ms: Gauge,
     /// Messages finished: applied, replayed, skipped, refused or dead-lettered.
     pub messages: Counter,
     /// Rows written.
@@ -163,6 +165,7 @@ impl WorkerRecorder {
             lane,
             sent: CachePadded::default(),
             taken: CachePadded::default(),
+            alive_at_ms: Gauge::default(),
             messages: Counter::default(),
             rows_written: Counter::default(),
             folded: Counter::default(),
@@ -223,6 +226,8 @@ pub struct PollerRecorder {
     pub commit_failures: Counter,
     /// Assignments and revocations served.
     pub rebalances: Counter,
+    /// Partitions that had gone silent and were assigned anew.
+    pub silent: Counter,
     /// Errors in partition queues and of the client.
     pub errors: Counter,
     /// Milliseconds since 1970 of the last time that the consumer queue was polled.

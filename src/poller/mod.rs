@@ -9,6 +9,7 @@
 //! - [`lookup`]: where partitions begin; asked on threads of its own, so that the poll loop never waits
 //! - [`receive`]: what a message in hand becomes
 //! - [`progress`]: what is finished: committed, and shown
+//! - [`stall`]: partitions that have gone silent are assigned anew
 //!
 //! Shutdown: 1 stop reading; nothing new gets a slot. 2 drain: workers finish, at most until the deadline. 3 commit and wait;
 //! afterwards nothing is committed. 4 drop queues, leave the group.
@@ -17,8 +18,10 @@ pub mod assignment;
 pub mod lookup;
 pub mod progress;
 pub mod receive;
+pub mod stall;
 
 use crate::dispatch::Dispatch;
+use crate::fault;
 use crate::ids::Partition;
 use crate::kafka::consumer::{Event, GroupConsumer};
 use crate::kafka::dead_letters::DeadLetterSender;
@@ -30,6 +33,7 @@ use crate::sink::rate::WriteRates;
 use crate::sync::{AtomicBool, Ordering};
 use assignment::{Assigned, Budget, DeadEpoch};
 use lookup::{Answer, LookupClient};
+use stall::Silence;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -104,6 +108,8 @@ pub struct Poller {
     recorder: Arc<PollerRecorder>,
     /// By partition.
     assigned: Vec<Option<Box<Assigned>>>,
+    /// By partition.
+    silence: Vec<Silence>,
     revoking: VecDeque<Revoking>,
     dead_epochs: Vec<DeadEpoch>,
     commits_due: Instant,
@@ -139,6 +145,7 @@ impl Poller {
             recorder,
             assigned: (0..partitions).map(|_| None).collect(),
             asked: vec![None; partitions],
+            silence: vec![Silence::default(); partitions],
             revoking: VecDeque::new(),
             dead_epochs: Vec::new(),
             commits_due: now,
@@ -232,7 +239,7 @@ impl Poller {
                     self.give_up(&partitions);
                     self.unassign(&partitions)?;
                 }
-                Event::Committed(Ok(())) => crate::fault::crash_point("after-commit"),
+                Event::Committed(Ok(())) => fault::crash_point("after-commit"),
                 Event::Committed(Err(error)) => self.commit_failed(&error),
                 Event::Fatal(why) => return Err(format!("the Kafka client can't go on: {why}")),
                 Event::Error(error) => {
@@ -252,6 +259,7 @@ impl Poller {
                     });
                     self.begin(&starts)?;
                 }
+                Answer::Ends(ends) => self.look_for_silence(&ends)?,
                 Answer::Stop(why) => return Err(why),
             }
         }
@@ -261,6 +269,11 @@ impl Poller {
     /// Asks where the partitions begin. The group needn't wait for that: each is assigned to the client once its shard has
     /// answered, so that a shard that is away holds neither the group nor the partitions of another.
     fn ask_where_to_begin(&mut self, partitions: Vec<Partition>) -> Result<(), String> {
+        self.look_up(partitions);
+        self.assign(&[])
+    }
+
+    fn look_up(&mut self, partitions: Vec<Partition>) {
         let indexes: Vec<usize> = partitions
             .iter()
             .map(|partition| partition.index())
@@ -269,7 +282,6 @@ impl Poller {
         for index in indexes {
             self.asked[index] = Some(number);
         }
-        self.assign(&[])
     }
 
     /// Partitions that wait for their beginning don't begin.
@@ -302,10 +314,15 @@ impl Poller {
             self.ready.mark(start.partition);
         }
         self.count_assigned();
-        let offsets: Vec<_> = starts
+        let mut offsets: Vec<_> = starts
             .iter()
             .map(|start| (start.partition, start.offset))
             .collect();
+        if fault::mutant("a-partition-goes-silent") {
+            let was_silenced =
+                |partition: &Partition| self.silence[partition.index()] != Silence::default();
+            offsets.retain(|(partition, _)| *partition != Partition(0) || was_silenced(partition));
+        }
         self.assign(&offsets)
     }
 

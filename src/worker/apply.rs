@@ -20,6 +20,7 @@ use crate::sink::shard::{ShardConnection, SinkError};
 use crate::sink::sqlstate::Verdict;
 use hashbrown::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How often a part is asked about and sent again before it counts as an error like others. Each round means that another
 /// connection moved a row in between, so more than two or three say that something is wrong.
@@ -105,6 +106,7 @@ impl Applier {
         let mut parts = vec![folds.folds.clone()];
         let mut parked = Vec::new();
         while let Some(part) = parts.pop() {
+            self.patience.alive(Duration::ZERO);
             let part = drop_dead_epochs(folds, part, origins);
             let part = keep_behind_parked(folds, part, &parked);
             if part.is_empty() {

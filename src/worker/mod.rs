@@ -105,6 +105,7 @@ impl Worker {
             self.applier.connect();
         }
         loop {
+            self.applier.patience.alive(IDLE);
             self.recorder
                 .set_connection_state(self.applier.connection_state(self.settings.sink));
             let mut turn = Vec::new();

@@ -104,7 +104,16 @@ impl Patience {
         u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// Says that the worker is alive, and will be silent for so long on purpose.
+    pub fn alive(&self, silent_for: Duration) {
+        let silent_for = i64::try_from(silent_for.as_millis()).unwrap_or(i64::MAX);
+        self.recorder
+            .alive_at_ms
+            .set(crate::clock::wall_ms().saturating_add(silent_for));
+    }
+
     fn pause(&mut self, duration: Duration) {
+        self.alive(duration);
         match self.abandon.recv_timeout(duration) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => self.exhausted = true,

@@ -218,3 +218,25 @@ fn a_process_that_is_told_to_stop_finishes_what_is_in_flight() {
     );
     pond.assert_exact();
 }
+
+/// The client never fetches one partition, and says nothing about it.
+#[test]
+fn a_partition_that_went_silent_is_noticed_and_read() {
+    let pond = one_shard("silent");
+    pond.load(&["--messages", "10000", "--rows", "300"]);
+    let mutant = ("MILLPOND_TEST_MUTANT", "a-partition-goes-silent");
+    let process = pond.start(&["run"], &[mutant]);
+    pond.wait_for("it is assigned anew", SOON, |pond| {
+        pond.metric("millpond_silent_partitions_total") == Some(1.0)
+    });
+    pond.wait_for("everything is applied", SOON, |pond| {
+        finished(pond) >= 10_000.0 && pond.metric("millpond_lag_messages") == Some(0.0)
+    });
+    let ended = process.terminate(SOON);
+    assert!(
+        ended.stderr.contains("no message comes"),
+        "{}",
+        ended.stderr
+    );
+    pond.assert_exact();
+}

@@ -80,6 +80,10 @@ pub(super) const COMMIT_FAILURES: Named = (
     "Offset commits that failed; they are sent again.",
 );
 pub(super) const REBALANCES: Named = ("millpond_rebalances", "Assignments and revocations served.");
+pub(super) const SILENT_PARTITIONS: Named = (
+    "millpond_silent_partitions",
+    "Partitions that got no message although the broker had some, and were assigned anew.",
+);
 pub(super) const KAFKA_ERRORS: Named = (
     "millpond_kafka_errors",
     "Errors of the Kafka client and in partition queues.",

@@ -34,12 +34,13 @@ const OF_WORKERS: [Read<WorkerRecorder, u64>; 11] = [
     (names::RETRIES, |of| of.retries.get()),
 ];
 
-const OF_POLLERS: [Read<PollerRecorder, u64>; 6] = [
+const OF_POLLERS: [Read<PollerRecorder, u64>; 7] = [
     (names::RECEIVED_MESSAGES, |of| of.received.get()),
     (names::RECEIVED_BYTES, |of| of.received_bytes.get()),
     (names::COMMITS, |of| of.commits.get()),
     (names::COMMIT_FAILURES, |of| of.commit_failures.get()),
     (names::REBALANCES, |of| of.rebalances.get()),
+    (names::SILENT_PARTITIONS, |of| of.silent.get()),
     (names::KAFKA_ERRORS, |of| of.errors.get()),
 ];
 

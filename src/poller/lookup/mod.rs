@@ -31,8 +31,8 @@ use std::time::Duration;
 
 /// Each question to the brokers ends by then; it is asked again.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two looks at the topic while nothing is asked.
-const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// Between two looks at the topic while nothing is asked. A partition that went silent is noticed within two of them.
+const CHECK_INTERVAL: Duration = Duration::from_secs(15);
 /// Tries for each line about them.
 const TRIES_PER_LINE: u32 = 20;
 /// Between two tries.
@@ -76,6 +76,8 @@ pub enum Answer {
         /// One for each partition that was asked for.
         starts: Vec<Start>,
     },
+    /// Asked by nobody, from time to time: the end offset of each partition, by its number.
+    Ends(Vec<i64>),
     /// Nothing may be written: what to do.
     Stop(String),
 }
@@ -119,10 +121,16 @@ impl LookupClient {
             Some(source) => Shards::start(group, &settings.config, source, &stop, &mouth)?,
             None => Shards::default(),
         };
-        let thread = Builder::new().name(format!("mp-lookup-{group}")).spawn({
-            let stop = stop.clone();
-            move || serve(&lookup, &settings, &asked, &shards, &stop, &mouth)
-        })?;
+        let side = KafkaSide {
+            lookup,
+            settings,
+            shards,
+            stop: stop.clone(),
+            mouth,
+        };
+        let thread = Builder::new()
+            .name(format!("mp-lookup-{group}"))
+            .spawn(move || side.serve(&asked))?;
         Ok(Self {
             questions,
             asked: 0,
@@ -170,39 +178,62 @@ impl Mouth {
     }
 }
 
-/// The thread's work: asks Kafka and hands over to the shards; between questions it looks from time to time whether the topic
-/// is still the same.
-fn serve(
-    lookup: &Lookup,
-    settings: &LookupSettings,
-    asked: &Receiver<Question<Partition>>,
-    shards: &Shards,
-    stop: &AtomicBool,
-    mouth: &Mouth,
-) {
-    loop {
-        let found = match (asked.recv_timeout(CHECK_INTERVAL), &settings.source) {
-            (Ok((number, partitions)), Some(source)) => patiently("Kafka", stop, || {
-                in_kafka(lookup, settings, source, &partitions)
-            })
-            .map(|known| known.map(|known| shards.ask(number, known))),
-            (Ok((number, partitions)), None) => {
-                patiently("Kafka", stop, || oldest(settings, &partitions))
-                    .map(|starts| starts.map(|starts| mouth.say(Answer::Begin { number, starts })))
+/// What the thread that asks Kafka works with.
+struct KafkaSide {
+    lookup: Lookup,
+    settings: LookupSettings,
+    shards: Shards,
+    stop: Arc<AtomicBool>,
+    mouth: Mouth,
+}
+
+impl KafkaSide {
+    /// The thread's work: asks Kafka and hands over to the shards; between questions it looks from time to time whether the
+    /// topic is still the same, and where it ends.
+    fn serve(&self, asked: &Receiver<Question<Partition>>) {
+        loop {
+            let found = match asked.recv_timeout(CHECK_INTERVAL) {
+                Ok((number, partitions)) => self.answer(number, &partitions),
+                Err(RecvTimeoutError::Timeout) => Some(self.look_at_topic()),
+                Err(RecvTimeoutError::Disconnected) => None,
+            };
+            match found {
+                Some(Ok(Some(answer))) => self.mouth.say(answer),
+                Some(Ok(None)) => {}
+                Some(Err(why)) => self.mouth.say(Answer::Stop(why)),
+                None => return,
             }
-            (Err(RecvTimeoutError::Timeout), Some(source)) => {
-                match look_at_topic(settings, source) {
-                    Err(Trouble::Stop(why)) => Some(Err(why)),
-                    Ok(()) | Err(Trouble::Away(_)) => Some(Ok(())),
-                }
-            }
-            (Err(RecvTimeoutError::Timeout), None) => Some(Ok(())),
-            (Err(RecvTimeoutError::Disconnected), _) => None,
+        }
+    }
+
+    /// `Ok(None)`: the shards will answer. `None`: told to stop.
+    fn answer(
+        &self,
+        number: u64,
+        partitions: &[Partition],
+    ) -> Option<Result<Option<Answer>, String>> {
+        let Some(source) = &self.settings.source else {
+            let starts = patiently("Kafka", &self.stop, || oldest(&self.settings, partitions))?;
+            return Some(starts.map(|starts| Some(Answer::Begin { number, starts })));
         };
-        match found {
-            Some(Ok(())) => {}
-            Some(Err(why)) => mouth.say(Answer::Stop(why)),
-            None => return,
+        let known = patiently("Kafka", &self.stop, || {
+            in_kafka(&self.lookup, &self.settings, source, partitions)
+        })?;
+        Some(known.map(|known| {
+            self.shards.ask(number, known);
+            None
+        }))
+    }
+
+    fn look_at_topic(&self) -> Result<Option<Answer>, String> {
+        let Some(source) = &self.settings.source else {
+            return Ok(None);
+        };
+        match ends(&self.settings, source) {
+            Ok(ends) => Ok(Some(Answer::Ends(ends))),
+            Err(Trouble::Stop(why)) => Err(why),
+            // It is asked again.
+            Err(Trouble::Away(_)) => Ok(None),
         }
     }
 }
@@ -297,8 +328,11 @@ fn in_kafka(
     Ok(known.collect())
 }
 
-fn look_at_topic(settings: &LookupSettings, source: &Source) -> Result<(), Trouble> {
-    check_topic(&Admin::connect(&settings.config.kafka)?, source)
+/// Whether the topic is still the same, and its end offsets.
+fn ends(settings: &LookupSettings, source: &Source) -> Result<Vec<i64>, Trouble> {
+    let admin = Admin::connect(&settings.config.kafka)?;
+    check_topic(&admin, source)?;
+    Ok(admin.end_offsets(&source.topic, TIMEOUT)?)
 }
 
 /// Another topic under the same name must not be read: its offsets would pass for old ones.

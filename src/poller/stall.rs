@@ -1,0 +1,98 @@
+//! Partitions that have gone silent: the broker has records for them, there is room for these, and none comes. Nobody knows
+//! every way in which a Kafka client gets there, and without an error nothing else would notice. Such a partition is given up
+//! and assigned anew, which makes the client fetch it from the watermark on.
+//!
+//! The look-up thread asks the brokers for the end offsets from time to time. A partition is silent if it was so at two looks
+//! in a row without getting any further. At one offset it is assigned anew only once: what lies behind may be nothing but the
+//! marks of a transaction, which are never delivered.
+
+use super::Poller;
+use super::assignment::Assigned;
+use crate::ids::Partition;
+
+/// What the looks at a partition have found. Offsets below which everything was finished then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Silence {
+    /// Of the last look, if nothing was in memory and there were records.
+    heard_up_to: Option<i64>,
+    /// Of the last time that it was assigned anew.
+    assigned_anew_at: Option<i64>,
+}
+
+impl Silence {
+    /// A look at a partition that has nothing in memory and is finished up to `finished`; `None` for any other. True if it
+    /// is to be assigned anew.
+    fn look(&mut self, finished: Option<i64>, end: i64) -> bool {
+        let waiting = finished.filter(|finished| *finished < end);
+        let is_silent = waiting.is_some() && waiting == self.heard_up_to;
+        self.heard_up_to = waiting;
+        if !is_silent || self.assigned_anew_at == waiting {
+            return false;
+        }
+        self.assigned_anew_at = waiting;
+        true
+    }
+}
+
+impl Poller {
+    /// Looks for silent partitions, with the brokers' end offsets.
+    pub(super) fn look_for_silence(&mut self, ends: &[i64]) -> Result<(), String> {
+        for (index, end) in ends.iter().enumerate() {
+            let idle = self.assigned[index]
+                .as_ref()
+                .filter(|assigned| is_idle(assigned));
+            let finished = idle.map(|assigned| assigned.finished());
+            let partition = Partition(i32::try_from(index).expect("partitions fit Kafka's i32"));
+            if !self.silence[index].look(finished, *end) || self.is_revoking(partition) {
+                continue;
+            }
+            self.recorder.silent.add(1);
+            tracing::warn!(
+                partition = partition.0,
+                finished,
+                end,
+                "no message comes although the broker has some: the partition is assigned anew"
+            );
+            self.commit_and_wait(&[partition]);
+            self.give_up(&[partition]);
+            self.unassign(&[partition])?;
+            self.look_up(vec![partition]);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a message could come at once.
+fn is_idle(assigned: &Assigned) -> bool {
+    !assigned.stopped && assigned.held.is_empty() && assigned.tracker.in_flight() == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_looks_without_progress_make_it_silent_and_one_offset_only_once() {
+        let mut silence = Silence::default();
+        assert!(!silence.look(Some(5), 9), "it may be on its way");
+        assert!(silence.look(Some(5), 9));
+        assert!(!silence.look(Some(5), 9) && !silence.look(Some(5), 12));
+        assert!(!silence.look(Some(7), 12));
+        assert!(silence.look(Some(7), 12));
+    }
+
+    #[test]
+    fn a_partition_that_is_read_to_its_end_or_busy_is_not_silent() {
+        let mut silence = Silence::default();
+        for _ in 0..3 {
+            assert!(!silence.look(Some(9), 9));
+            assert!(!silence.look(None, 9));
+        }
+        assert!(!silence.look(Some(5), 9));
+        assert!(!silence.look(None, 9), "it has something in memory now");
+        assert!(
+            !silence.look(Some(5), 9),
+            "so the first look counts no more"
+        );
+    }
+}
