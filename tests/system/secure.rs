@@ -25,7 +25,7 @@ struct Secure {
 }
 
 impl Secure {
-    /// The same rights as everybody's who is not secure; topic and tables are not made.
+    /// Topic and tables are not made yet.
     fn new(name: &str) -> Self {
         let shape = Shape {
             partitions: 4,
@@ -143,8 +143,8 @@ fn run(program: &str, arguments: &[&str]) {
 #[test]
 fn everything_works_through_tls_and_scram() {
     let secure = Secure::new("secure");
-    let checked = secure.good(&["init"]).stdout;
-    assert!(checked.contains("made"), "{checked}");
+    let made = secure.good(&["init"]).stdout;
+    assert!(made.contains("made"), "{made}");
     let checked = secure.good(&["config", "check", "--connect"]).stdout;
     assert!(checked.contains("shard s1: Postgres"), "{checked}");
     secure.good(&["load", "--messages", "20000", "--rows", "2000"]);
@@ -338,10 +338,17 @@ fn a_shard_with_a_wrong_password_is_named_and_holds_up_no_other() {
         });
     assert_eq!(rows(1), 0);
     let (status, why) = secure.pond.admin("/readyz").unwrap();
-    assert!(status == 503 && why.contains("s1"), "{status} {why}");
+    assert!(
+        status == 503
+            && why.contains("s1: 2 of 2 connections are not up: Postgres at")
+            && !why.contains("s0"),
+        "{status} {why}"
+    );
     let ended = process.terminate(SOON);
     let failed = |line: &&str| line.contains("a write failed") && line.contains("\"shard\":\"s1\"");
-    for line in ended.stderr.lines().filter(failed) {
+    let mut lines = ended.stderr.lines().filter(failed).peekable();
+    assert!(lines.peek().is_some(), "{}", ended.stderr);
+    for line in lines {
         assert!(line.contains("password authentication failed"), "{line}");
     }
     secure.assert_silent(&ended);
