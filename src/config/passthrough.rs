@@ -3,6 +3,7 @@
 
 use super::file::Given;
 use super::keys;
+use super::problem::{Origin, Problem};
 use super::reader::Reader;
 
 const COMMITS: &str =
@@ -50,19 +51,18 @@ const REFUSED: [(&str, &str); 15] = [
     ("metadata.broker.list", BROKERS),
 ];
 
-/// Settings that are never shown.
-const SECRET: [&str; 6] = [
-    "sasl.password",
-    "ssl.key.password",
-    "ssl.key.pem",
-    "ssl.keystore.password",
-    "sasl.oauthbearer.client.secret",
+/// What the names of settings that are never shown have in them; librdkafka gets more of these from release to release.
+const SECRET: [&str; 5] = [
+    "password",
+    "passphrase",
+    "secret",
+    "key.pem",
     "sasl.oauthbearer.config",
 ];
 
 /// Whether the setting's value is never shown.
 pub(super) fn is_secret(setting: &str) -> bool {
-    SECRET.contains(&setting)
+    SECRET.iter().any(|part| setting.contains(part))
 }
 
 /// All that are given, in the order in which they were.
@@ -74,6 +74,13 @@ pub(super) fn librdkafka(read: &mut Reader<'_>) -> Vec<(String, String)> {
         if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| refused == name) {
             let text = format!("{full_name} can't be set: {reason}");
             read.refuse_at(&setting.origin, text);
+        }
+        if is_secret(name) && !matches!(setting.origin, Origin::Environment(_)) {
+            let variable = keys::environment_name(&full_name);
+            let text = format!(
+                "{full_name}: stands where others may read it; use the variable {variable}"
+            );
+            read.warnings.push(Problem::new(&setting.origin, text));
         }
         match &setting.value {
             Given::Text(value) | Given::Bare(value) => passed.push((name.clone(), value.clone())),

@@ -270,6 +270,7 @@ fn no_secret_is_ever_shown() {
     let mut sources = Sources::of_text(
         "[ingest]\ntokens = [\"hunter2\"]\n[admin]\ntoken = \"hunter2\"\n\
          [kafka.librdkafka]\n\"sasl.password\" = \"hunter2\"\n\
+         \"sasl.oauthbearer.assertion.private.key.passphrase\" = \"hunter2\"\n\
          [[shard]]\nname = \"a\"\napps = \"00-7f\"\npostgres = \"host=localhost password=hunter2\"\n\
          [[shard]]\nname = \"b\"\napps = \"80-ff\"\npostgres = \"host=localhost user=me\"\n",
     );
@@ -283,11 +284,9 @@ fn no_secret_is_ever_shown() {
         "host=localhost user=me"
     );
     assert_eq!(shown(&loaded, "shard.a.postgres_password").0, "\"\"");
-    assert!(
-        loaded.warnings[0]
-            .text
-            .starts_with("shard.a.postgres: holds the password")
-    );
+    let warned = |start: &str| loaded.warnings.iter().any(|it| it.text.starts_with(start));
+    assert!(warned("shard.a.postgres: holds the password"));
+    assert!(warned("kafka.librdkafka.sasl.password: stands where"));
 
     let text = two_shards("00-7f", "80-ff").replace("localhost", "localhost passwrd=hunter2");
     let problems = problems_of(&Sources::of_text(&text));

@@ -1,7 +1,9 @@
 //! What the brokers know of topics, offsets and groups, and the few changes that commands make to it. Calls block for at
 //! most their timeout; nothing here joins a group, and looking at a topic never creates it.
 
-use super::client::{Context, KafkaError, client_config, topic_missing, topic_partitions};
+use super::client::{
+    Complaint, Context, KafkaError, client_config, topic_missing, topic_partitions,
+};
 use super::native;
 use crate::clock;
 use crate::config::checked::Kafka;
@@ -335,7 +337,7 @@ fn options(timeout: Duration) -> AdminOptions {
 }
 
 /// What the client has complained of since it was last asked. Errors wait in its queue, each for a poll of its own.
-fn last_error(consumer: &BaseConsumer<Context>) -> Option<String> {
+fn last_error(consumer: &BaseConsumer<Context>) -> Option<Complaint> {
     for _ in 0..100 {
         consumer.poll(Duration::ZERO);
     }

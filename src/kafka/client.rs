@@ -14,13 +14,14 @@ use std::time::Duration;
 /// What went wrong between us and the brokers, by what the caller does next.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum KafkaError {
-    /// Again later: the brokers can't be reached, or did not answer in time.
-    #[error(
-        "Kafka at {brokers} did not answer: could not {doing}: {why}. Is it up, and is kafka.brokers right?"
-    )]
+    /// Again later: the brokers can't be reached, did not answer in time, or don't let us in (yet: users and certificates
+    /// are changed while programs run).
+    #[error("Kafka at {brokers} {}: could not {doing}: {why}. {}", .obstacle.verdict(), .obstacle.advice())]
     Away {
         /// As configured.
         brokers: String,
+        /// What kind of trouble it is.
+        obstacle: Obstacle,
         /// What was asked for.
         doing: String,
         /// What librdkafka said last.
@@ -44,6 +45,56 @@ pub enum KafkaError {
         /// What it said.
         why: String,
     },
+}
+
+/// What is between us and an answer of the brokers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Nothing was heard of them.
+    Silence,
+    /// They don't take the user or the password.
+    Login,
+    /// Encryption can't be agreed on, or their certificate is not believed.
+    Trust,
+}
+
+impl Obstacle {
+    fn of(code: Option<RDKafkaErrorCode>) -> Self {
+        match code {
+            Some(RDKafkaErrorCode::Authentication) => Self::Login,
+            Some(RDKafkaErrorCode::SSL) => Self::Trust,
+            _ => Self::Silence,
+        }
+    }
+
+    fn verdict(self) -> &'static str {
+        match self {
+            Self::Silence => "did not answer",
+            Self::Login => "refuses the login",
+            Self::Trust => "is not trusted",
+        }
+    }
+
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Silence => "Is it up, and is kafka.brokers right?",
+            Self::Login => {
+                "Check sasl.username, sasl.password and sasl.mechanism in [kafka.librdkafka]"
+            }
+            Self::Trust => {
+                "Check security.protocol and ssl.ca.location in [kafka.librdkafka], and that the broker's certificate \
+                 names the host that it is reached by"
+            }
+        }
+    }
+}
+
+/// What a client said of its connections.
+#[derive(Clone, Debug)]
+pub struct Complaint {
+    obstacle: Obstacle,
+    /// In librdkafka's words.
+    pub reason: String,
 }
 
 /// Errors that pass by themselves: of the network, of a cluster that is just moving a leader or a coordinator.
@@ -75,20 +126,24 @@ pub(super) fn passes(code: RDKafkaErrorCode) -> bool {
 }
 
 impl KafkaError {
-    /// An error with its code. `last` is what the client's log said of its connections, which tells more than a timeout.
+    /// An error with its code. `last` is what the client said of its connections, which tells more than a timeout.
     pub(super) fn of_code(
         kafka: &Kafka,
         doing: &str,
         code: RDKafkaErrorCode,
-        last: Option<String>,
+        last: Option<Complaint>,
     ) -> Self {
         let (brokers, doing) = (kafka.brokers.clone(), doing.to_owned());
         if passes(code) {
-            let why = last.unwrap_or_else(|| code.to_string());
+            let last = last.unwrap_or_else(|| Complaint {
+                obstacle: Obstacle::Silence,
+                reason: code.to_string(),
+            });
             Self::Away {
                 brokers,
+                obstacle: last.obstacle,
                 doing,
-                why,
+                why: last.reason,
             }
         } else {
             Self::Refused {
@@ -104,7 +159,7 @@ impl KafkaError {
         kafka: &Kafka,
         doing: &str,
         error: &NativeError,
-        last: Option<String>,
+        last: Option<Complaint>,
     ) -> Self {
         match error {
             // The value is left out: it may be a password.
@@ -181,12 +236,12 @@ pub(super) fn topic_missing(topic: &str) -> String {
 /// Sends librdkafka's log and errors to ours, and keeps the last error for messages. For clients without a context of their own.
 #[derive(Debug, Default)]
 pub struct Context {
-    last_error: Mutex<Option<String>>,
+    last_error: Mutex<Option<Complaint>>,
 }
 
 impl Context {
     /// What the client last complained of, once.
-    pub fn take_last_error(&self) -> Option<String> {
+    pub fn take_last_error(&self) -> Option<Complaint> {
         self.last_error.lock().take()
     }
 }
@@ -199,10 +254,14 @@ impl ClientContext for Context {
     fn error(&self, error: NativeError, reason: &str) {
         tracing::info!(target: "librdkafka", error = %error, "{reason}");
         // That all are down says less than why the last one is.
-        let summary = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        let code = error.rdkafka_error_code();
+        let summary = code == Some(RDKafkaErrorCode::AllBrokersDown);
         let mut last = self.last_error.lock();
         if !summary || last.is_none() {
-            *last = Some(reason.to_owned());
+            *last = Some(Complaint {
+                obstacle: Obstacle::of(code),
+                reason: reason.to_owned(),
+            });
         }
     }
 }

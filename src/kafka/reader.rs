@@ -298,7 +298,7 @@ impl Source {
             .consumer
             .context()
             .take_last_error()
-            .map(|error| format!(": {error}"))
+            .map(|last| format!(": {}", last.reason))
             .unwrap_or_default();
         ReadError::Quiet {
             topic: self.topic.clone(),

@@ -2,9 +2,10 @@
 //! while the rest is busy.
 
 use super::metrics::{self, Metrics};
-use super::recorder::Registry;
+use super::recorder::{ConnectionState, Registry};
 use crate::clock;
 use crate::http::{Limits, Method, Response, Routes, Server, StatusCode};
+use crate::ids::ShardIndex;
 use crate::sync::Ordering;
 use std::io;
 use std::net::SocketAddr;
@@ -99,11 +100,10 @@ fn ready(registry: &Registry) -> Result<(), String> {
     if registry.ready.load(Ordering::Relaxed) {
         return Ok(());
     }
-    let down = registry.shards.iter().zip(&registry.shard_names);
-    let down = down.filter(|(shard, _)| shard.down.load(Ordering::Relaxed));
-    let mut reasons = down
-        .map(|(shard, name)| format!("shard {name}: {}", shard.why.lock()))
-        .collect::<Vec<_>>();
+    let shards = (0..registry.shards.len()).map(ShardIndex);
+    let mut reasons: Vec<String> = shards
+        .filter_map(|shard| why_not_ready(registry, shard))
+        .collect();
     let mut pollers = registry.pollers.iter();
     if pollers.all(|poller| poller.partitions.get() == 0) {
         reasons.push("no partition is assigned".to_owned());
@@ -114,13 +114,37 @@ fn ready(registry: &Registry) -> Result<(), String> {
     Err(format!("not ready: {}", reasons.join("; ")))
 }
 
+/// What is wrong with a shard: it can't be written to, or not all its connections stand.
+fn why_not_ready(registry: &Registry, shard: ShardIndex) -> Option<String> {
+    let workers = registry.workers.lock();
+    let (total, away) = workers.iter().filter(|worker| worker.shard == shard).fold(
+        (0, 0),
+        |(total, away), worker| {
+            let is_away = worker.connection_state() == ConnectionState::Down;
+            (total + 1, away + usize::from(is_away))
+        },
+    );
+    let ShardIndex(index) = shard;
+    let (state, name) = (&registry.shards[index], &registry.shard_names[index]);
+    let why = state.why.lock();
+    if state.down.load(Ordering::Relaxed) {
+        Some(format!("shard {name}: {why}"))
+    } else if away > 0 {
+        let separator = if why.is_empty() { "" } else { ": " };
+        Some(format!(
+            "shard {name}: {away} of {total} connections are not up{separator}{why}"
+        ))
+    } else {
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::super::recorder::WorkerRecorder;
     use super::*;
-    use crate::ids::ShardIndex;
     use std::io::{Read, Write};
     use std::net::TcpStream;
 

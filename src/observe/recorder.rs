@@ -306,7 +306,7 @@ fn milliseconds_as_seconds(milliseconds: i64) -> f64 {
 pub struct ShardRecorder {
     /// Whether the shard refuses to be written to (schema, rights, breaker); its lanes wait.
     pub down: AtomicBool,
-    /// Why, for people; empty while up.
+    /// Why it is down, or what broke its connections last, for people.
     pub why: Mutex<String>,
 }
 

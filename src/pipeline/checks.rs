@@ -4,6 +4,7 @@
 use super::RunError;
 use crate::config::Config;
 use crate::config::checked::Shard;
+use crate::kafka::KafkaError;
 use crate::kafka::admin::Admin;
 use crate::sink::connect::connect;
 use crate::sink::schema::{SchemaError, Source, check_source, check_tables};
@@ -152,7 +153,10 @@ fn try_again<T>(
 /// Where the topic's offsets come from, as Kafka tells.
 fn source(config: &Config) -> Result<Source, Trouble> {
     let kafka = &config.kafka;
-    let admin = Admin::connect(kafka).map_err(|error| Trouble::Away(error.to_string()))?;
+    let admin = Admin::connect(kafka).map_err(|error| match error {
+        KafkaError::Settings { .. } => Trouble::Wrong(error.to_string()),
+        KafkaError::Away { .. } | KafkaError::Refused { .. } => Trouble::Away(error.to_string()),
+    })?;
     let source = source_of(&admin, config)?;
     if let Some(warning) = compaction_warning(&admin, &kafka.topic) {
         tracing::warn!(topic = kafka.topic, "{warning}");

@@ -170,7 +170,7 @@ fn with_limits(driver: &postgres::Config) -> postgres::Config {
 }
 
 /// Sorts the driver's error by what the caller does next.
-fn judge(address: &PostgresAddress, error: &postgres::Error) -> ConnectError {
+pub(super) fn judge(address: &PostgresAddress, error: &postgres::Error) -> ConnectError {
     let address = address.shown.clone();
     if let Some(said) = error.as_db_error() {
         let reason = format!("{} (SQLSTATE {})", said.message(), said.code().code());

@@ -1,11 +1,13 @@
 //! A shard's connections in one core group. r2d2 makes, counts and replaces them; each worker holds one for as long as it
 //! works, so there is no check-out on the hot path.
 
-use super::connect::{ConnectError, tls_connector};
+use super::connect::{ConnectError, judge, tls_connector};
 use crate::config::checked::{PostgresAddress, Shard};
+use parking_lot::Mutex;
 use postgres_openssl::MakeTlsConnector;
 use r2d2::{CustomizeConnection, PooledConnection};
 use r2d2_postgres::PostgresConnectionManager;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How r2d2 makes a connection.
@@ -32,6 +34,7 @@ const SESSION: &str = "
 pub struct ShardPool {
     pool: r2d2::Pool<Manager>,
     shown: String,
+    last_error: LastError,
 }
 
 #[derive(Debug)]
@@ -43,13 +46,17 @@ impl CustomizeConnection<postgres::Client, postgres::Error> for Session {
     }
 }
 
-/// r2d2's own errors: the worker that waits for the connection gets and reports them.
-#[derive(Debug)]
-struct Quiet;
+/// Why the last connection could not be made, for the workers that wait for one to report. r2d2 tells only one of them, and
+/// that in the driver's short form, which leaves the server's reason out.
+#[derive(Clone, Debug)]
+struct LastError {
+    address: PostgresAddress,
+    said: Arc<Mutex<Option<ConnectError>>>,
+}
 
-impl r2d2::HandleError<postgres::Error> for Quiet {
+impl r2d2::HandleError<postgres::Error> for LastError {
     fn handle_error(&self, error: postgres::Error) {
-        tracing::debug!(error = %error, "a connection could not be made");
+        *self.said.lock() = Some(judge(&self.address, &error));
     }
 }
 
@@ -61,6 +68,10 @@ impl ShardPool {
         let mut driver = driver.clone();
         driver.application_name(&format!("millpond/{group}"));
         let manager = Manager::new(driver, tls_connector(&shard.postgres)?);
+        let last_error = LastError {
+            address: shard.postgres.clone(),
+            said: Arc::default(),
+        };
         let pool = r2d2::Pool::builder()
             .max_size(u32::try_from(shard.workers + 1).expect("at most 64 workers"))
             .min_idle(Some(0))
@@ -70,19 +81,30 @@ impl ShardPool {
             .idle_timeout(None)
             .connection_timeout(CONNECT_WAIT)
             .connection_customizer(Box::new(Session))
-            .error_handler(Box::new(Quiet))
+            .error_handler(Box::new(last_error.clone()))
             .build_unchecked(manager);
         Ok(Self {
             pool,
             shown: shown.clone(),
+            last_error,
         })
     }
 
     /// A connection, within [`CONNECT_WAIT`]; else what is wrong, for people.
     pub fn connection(&self) -> Result<PooledConnection<Manager>, String> {
-        self.pool
-            .get()
-            .map_err(|error| format!("{}: {error}", self.shown))
+        let connection = self.pool.get();
+        let mut said = self.last_error.said.lock();
+        match connection {
+            Ok(connection) => {
+                // What was wrong before is no reason for what may go wrong later.
+                *said = None;
+                Ok(connection)
+            }
+            Err(timeout) => Err(match &*said {
+                Some(error) => error.to_string(),
+                None => format!("{}: {timeout}", self.shown),
+            }),
+        }
     }
 
     /// `host:port/dbname`.

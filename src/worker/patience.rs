@@ -76,7 +76,10 @@ impl Patience {
     pub fn wait(&mut self, error: &SinkError) {
         match error.verdict {
             Verdict::ShardDown => self.shard_is_down(&error.to_string()),
-            Verdict::Reconnect => self.recorder.set_connection_state(ConnectionState::Down),
+            Verdict::Reconnect => {
+                self.recorder.set_connection_state(ConnectionState::Down);
+                self.say_why(&error.to_string());
+            }
             _ => {}
         }
         self.log(error);
@@ -86,9 +89,15 @@ impl Patience {
 
     /// Marks the shard as one that can't be written to until somebody acts.
     pub fn shard_is_down(&self, why: &str) {
+        self.say_why(why);
+        let shard = &self.registry.shards[self.recorder.shard.0];
+        shard.down.store(true, Ordering::Relaxed);
+    }
+
+    /// Leaves for the admin address what is wrong with the shard.
+    fn say_why(&self, why: &str) {
         let shard = &self.registry.shards[self.recorder.shard.0];
         why.clone_into(&mut shard.why.lock());
-        shard.down.store(true, Ordering::Relaxed);
     }
 
     /// Waits, with nothing to do.

@@ -57,6 +57,11 @@ impl Process {
         }
     }
 
+    /// Its id, as /proc has it.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether this stands in what stderr brought so far.
     pub fn has_said(&self, text: &str) -> bool {
         String::from_utf8_lossy(&self.said.lock().unwrap()).contains(text)

@@ -16,6 +16,7 @@
 //! - [`demo`]: everything in one process, with nothing installed
 //! - [`trouble`]: a row, a shard or a limit in trouble
 //! - [`bad_days`]: something is missing, away, or another one
+//! - [`secure`]: TLS and passwords, right and wrong, and where passwords must not show
 //! - [`gaps`]: offsets that no update has
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 
@@ -38,6 +39,7 @@ mod mutants;
 mod pond;
 mod reading;
 mod rewind;
+mod secure;
 mod services;
 mod spine;
 mod storm;

@@ -75,7 +75,8 @@ impl Default for Shape {
     }
 }
 
-fn environment(name: &str) -> String {
+/// A variable that tells of the services.
+pub fn environment(name: &str) -> String {
     std::env::var(name)
         .unwrap_or_else(|_| panic!("{name} is not set: run these tests with tests/run"))
 }
