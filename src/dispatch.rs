@@ -19,6 +19,8 @@ const KEPT_BYTES_MAX: usize = 1 << 18;
 /// Empty batches kept for use again, per lane. Few, so that those that go round stay in the processor's caches: with 64 a
 /// message cost a tenth more.
 const SPARE_BATCHES_MAX: usize = 4;
+/// With more messages in a lane a new batch will wait for a while, and should take no more memory than it needs.
+const DEEP_LANE_ROWS: u64 = 10_000;
 
 /// One assigned partition and epoch, as a message carries it: where its slot is given back.
 #[derive(Debug)]
@@ -267,13 +269,25 @@ impl Batch {
         }
     }
 
-    /// An empty batch with room for as much: growing it bit by bit would copy it several times.
+    /// An empty batch with room for as much: growing it bit by bit would copy it several times. Rows vary in size, and a little
+    /// too few bytes would double them.
     fn as_large_again(&self) -> Self {
         Self {
-            bytes: Vec::with_capacity(self.bytes.len()),
+            bytes: Vec::with_capacity(self.bytes.len() + self.bytes.len() / 16),
             rows: Vec::with_capacity(self.rows.len()),
             segments: Vec::with_capacity(self.segments.len()),
         }
+    }
+
+    /// Gives memory back that it doesn't need, if that is worth a copy.
+    fn shrink(&mut self) {
+        if self.bytes.capacity() > self.bytes.len() / 8 * 9 {
+            self.bytes.shrink_to_fit();
+        }
+        if self.rows.capacity() > self.rows.len() / 8 * 9 {
+            self.rows.shrink_to_fit();
+        }
+        self.segments.shrink_to_fit();
     }
 
     /// Empties it for use again, and gives memory beyond the usual back.
@@ -394,8 +408,11 @@ impl Lane {
             .spare
             .try_recv()
             .unwrap_or_else(|_| self.open.as_large_again());
-        let batch = std::mem::replace(&mut self.open, next);
+        let mut batch = std::mem::replace(&mut self.open, next);
         self.recorder.sent.add(batch.rows.len() as u64);
+        if self.recorder.sent.get() - self.recorder.taken.get() > DEEP_LANE_ROWS {
+            batch.shrink();
+        }
         // A worker that is gone has ended the process or is about to: its slots stay open, and the messages are read again.
         let _ = self.sender.send(batch);
     }
@@ -407,86 +424,5 @@ pub fn lane_of(subscription: SubscriptionId, lanes: usize) -> usize {
 }
 
 #[cfg(all(test, not(feature = "loom")))]
-mod tests {
-    use super::*;
-    use crate::commit::{Claim, Tracker};
-
-    fn arrival<'a>(row: u8, offset: i64, value: &'a [u8], headers: &'a Headers) -> Arrival<'a> {
-        let subscription = SubscriptionId([row; 16]);
-        Arrival {
-            subscription,
-            offset,
-            leader_epoch: 0,
-            timestamp_ms: 7,
-            key: b"key",
-            value,
-            headers,
-        }
-    }
-
-    #[test]
-    fn messages_of_a_row_stay_in_order_in_one_lane_with_their_bytes() {
-        let recorders: Vec<_> = (0..4)
-            .map(|lane| Arc::new(WorkerRecorder::new(0, ShardIndex(0), lane)))
-            .collect();
-        let (mut dispatch, receivers) = Dispatch::new(&[recorders], 8);
-        let mut tracker = Tracker::new(256);
-        let ready = Arc::new(ReadySet::new(1));
-        let origin = Arc::new(Origin::new(Partition(0), tracker.ring().clone(), ready));
-        let mut headers = Headers::default();
-        headers.push(b"trace", Some(b"parent"));
-        headers.push(b"none", None);
-        let now = crate::clock::now();
-        for offset in 0..200u8 {
-            let at = i64::from(offset);
-            let slot = tracker.claim(Claim {
-                offset: at,
-                ..Claim::default()
-            });
-            dispatch.dispatch(
-                ShardIndex(0),
-                &origin,
-                now,
-                slot,
-                &arrival(offset % 10, at, &[offset; 3], &headers),
-            );
-        }
-        dispatch.flush();
-        let mut seen = 0;
-        for (lane, receiver) in receivers[0].iter().enumerate() {
-            let mut last = [-1; 10];
-            for batch in receiver.batches.try_iter() {
-                assert!(batch.rows.len() <= 8);
-                assert_eq!(
-                    batch
-                        .segments
-                        .iter()
-                        .map(|segment| segment.rows.len())
-                        .sum::<usize>(),
-                    batch.rows.len()
-                );
-                for row in &batch.rows {
-                    let number = usize::from(row.subscription.0[0]);
-                    assert_eq!(lane_of(row.subscription, 4), lane);
-                    assert!(last[number] < row.offset);
-                    last[number] = row.offset;
-                    assert_eq!(row.key(&batch.bytes), b"key");
-                    assert_eq!(
-                        row.value(&batch.bytes),
-                        [u8::try_from(row.offset).expect("small"); 3]
-                    );
-                    let read = Headers::read(row.headers(&batch.bytes));
-                    assert_eq!(
-                        read,
-                        [
-                            ("trace".into(), Some(b"parent"[..].into())),
-                            ("none".into(), None)
-                        ]
-                    );
-                    seen += 1;
-                }
-            }
-        }
-        assert_eq!(seen, 200);
-    }
-}
+#[path = "dispatch_tests.rs"]
+mod tests;

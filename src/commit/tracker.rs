@@ -2,6 +2,7 @@
 //! watermark and what is in memory. One owner; nothing here is shared.
 
 use super::ring::{Ring, Slot};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// What the tracker keeps about a message in memory.
@@ -21,8 +22,8 @@ pub struct Claim {
 #[derive(Debug)]
 pub struct Tracker {
     ring: Arc<Ring>,
-    /// The claim of slot s at s mod capacity.
-    entries: Box<[Claim]>,
+    /// Claims of the slots from tail to head. Takes memory for as many as there were at once.
+    entries: VecDeque<Claim>,
     /// Slots that may be claimed at once; at most the ring's capacity.
     limit: u64,
     /// Claimed so far; the next slot's number.
@@ -44,7 +45,7 @@ impl Tracker {
     pub fn new(limit: u32) -> Self {
         let ring = Arc::new(Ring::new(limit));
         Self {
-            entries: vec![Claim::default(); ring.capacity() as usize].into_boxed_slice(),
+            entries: VecDeque::new(),
             ring,
             limit: u64::from(limit),
             head: 0,
@@ -85,8 +86,7 @@ impl Tracker {
             "offsets of an epoch rise"
         );
         self.claimed = Some(claim.offset);
-        let index = self.index(self.head);
-        self.entries[index] = claim;
+        self.entries.push_back(claim);
         self.bytes += u64::from(claim.bytes);
         let slot = Slot::of(self.head);
         self.head += 1;
@@ -101,8 +101,8 @@ impl Tracker {
             if count == 0 {
                 break;
             }
-            for sequence in self.tail..self.tail + count {
-                let passed = self.entries[self.index(sequence)];
+            for _ in 0..count {
+                let passed = self.entries.pop_front().expect("as many as slots");
                 self.bytes -= u64::from(passed.bytes);
                 self.watermark = Some(passed.offset + 1);
                 self.applied_timestamp_ms = self.applied_timestamp_ms.max(passed.timestamp_ms);
@@ -129,7 +129,7 @@ impl Tracker {
 
     /// The oldest message that is not finished.
     pub fn oldest(&self) -> Option<&Claim> {
-        (self.tail < self.head).then(|| &self.entries[self.index(self.tail)])
+        self.entries.front()
     }
 
     /// The newest Kafka timestamp among finished messages; 0 for none.
@@ -137,23 +137,16 @@ impl Tracker {
         self.applied_timestamp_ms
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "masked below the capacity, which is at most 2^20"
-    )]
-    fn index(&self, sequence: u64) -> usize {
-        sequence as usize & (self.entries.len() - 1)
-    }
-
     /// The deliberately broken build: the highest finished offset instead of the contiguous prefix.
     #[cfg(feature = "faults")]
     fn commit_highest_if_broken(&mut self) {
         if crate::fault::mutant("commit-highest") {
-            let highest = (self.tail..self.head)
-                .rev()
-                .find(|sequence| self.ring.is_finished(*sequence));
-            if let Some(sequence) = highest {
-                self.watermark = Some(self.entries[self.index(sequence)].offset + 1);
+            let claims = (self.tail..self.head).zip(&self.entries);
+            let highest = claims
+                .filter(|(sequence, _)| self.ring.is_finished(*sequence))
+                .last();
+            if let Some((_, claim)) = highest {
+                self.watermark = Some(claim.offset + 1);
             }
         }
     }

@@ -49,11 +49,11 @@ impl Membership {
 
 /// Settings that a user may override.
 fn fetch_settings(partitions: u32) -> [(&'static str, String); 6] {
-    // What is fetched ahead is bounded by messages per partition, and then by what one more fetch brings. The setting by bytes
-    // (queued.max.messages.kbytes) would lower the size of the whole response too. A fetch smaller than a producer's batch
-    // would bring one partition at a time, hence the lower bound.
-    let ahead = (120_000 / partitions.max(1)).clamp(500, 10_000);
-    let fetch = ((192 << 20) / partitions.max(1)).clamp(256 << 10, 1 << 20);
+    // What is fetched ahead is bounded by messages per partition, and then by what one more fetch brings: each such message takes
+    // about 1.2 kB. The setting by bytes (queued.max.messages.kbytes) would lower the size of the whole response too. A fetch
+    // smaller than a producer's batch would bring one partition at a time, hence the lower bound.
+    let ahead = (48_000 / partitions.max(1)).clamp(100, 10_000);
+    let fetch = ((12 << 20) / partitions.max(1)).clamp(64 << 10, 1 << 20);
     [
         ("queued.min.messages", ahead.to_string()),
         ("fetch.message.max.bytes", fetch.to_string()),

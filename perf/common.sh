@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# What the measuring scripts share; to be sourced in the project's root. Starts a broker and a tuned Postgres of its own, and
+# removes them at the end.
+set -euo pipefail
+
+name=${0##*/}
+die() { echo "perf/$name: $*" >&2; exit 1; }
+say() { echo "perf/$name: $*" >&2; }
+
+build() {
+    export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/millpond/target}
+    command -v python3 >/dev/null || die "python3 is missing: apt-get install python3"
+    tests/install
+    say "building"
+    cargo build --release --quiet
+    cargo bench --no-run --quiet --bench raw_read --bench direct_writer
+    millpond=$CARGO_TARGET_DIR/release/millpond
+    raw_read=$(bench raw_read)
+    direct_writer=$(bench direct_writer)
+}
+
+bench() { find "$CARGO_TARGET_DIR/release/deps" -name "$1-*" -type f -executable -printf '%T@ %p\n' | sort -n | tail -1 | cut -d' ' -f2; }
+
+cleanup() {
+    [[ ! -e $dir/services/.services ]] || tests/services down "$dir/services" || true
+    rm -rf "$dir"
+}
+
+# Sets dir, and what the services' environment has.
+start_services() {
+    dir=$(mktemp -d "${TMPDIR:-/tmp}/millpond-$name.XXXXXX")
+    trap cleanup EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    chmod 711 "$dir"
+    tests/services up "$dir/services" --shards 1 --tune
+    # shellcheck source=/dev/null
+    . "$dir/services/env"
+}
+
+# A configuration, its topic and its tables.
+make_topic() { # TOPIC PARTITIONS
+    cat >"$dir/$1.toml" <<END
+[kafka]
+brokers = "$MILLPOND_TEST_KAFKA"
+topic = "$1"
+group = "$1"
+partitions = $2
+dead_letter_topic = "perf.dlq"
+[[shard]]
+name = "a"
+apps = "00-ff"
+postgres = "$MILLPOND_TEST_POSTGRES"
+workers = 4
+[admin]
+listen = "127.0.0.1:0"
+END
+    "$millpond" init --config "$dir/$1.toml" >/dev/null
+}
+
+load() { # TOPIC MESSAGES ROWS [OPTION]...
+    "$millpond" load --config "$dir/$1.toml" --messages "$2" --rows "$3" "${@:4}" >/dev/null
+}
+
+sql() { psql -q -X -v ON_ERROR_STOP=1 "$MILLPOND_TEST_POSTGRES" -c "$1" >/dev/null; }
+
+lay_rows_in() { # TOPIC ROWS
+    say "laying the rows in"
+    "$direct_writer" "$dir/$1.toml" --scenario once --rows "$2" >/dev/null 2>"$dir/log" || {
+        cat "$dir/log" >&2
+        die "the rows could not be laid in"
+    }
+}
+
+# Writes are measured on rows that are there, as most are in production. A raised incarnation makes the same messages new
+# updates, and a new group reads them from the start.
+incarnation=1
+written() { # NAME COMMAND...
+    incarnation=$((incarnation + 1))
+    sql 'VACUUM ANALYZE subscription'
+    sql CHECKPOINT
+    record "$1" env "MILLPOND_KAFKA_INCARNATION=$incarnation" "MILLPOND_KAFKA_GROUP=$1-$incarnation" "${@:2}"
+}
+
+record() { # NAME COMMAND...
+    local line
+    line=$("${@:2}" 2>"$dir/log") || { cat "$dir/log" >&2; die "failed: ${*:2}"; }
+    keep "$1" "$line"
+    say "$1: $(python3 -c 'import json, sys; line = json.loads(sys.argv[1]); print(round(line["messages_per_s"]), "messages/s,", round(line["cpu_us_per_message"], 2), "us CPU a message")' "$line")"
+}
+
+keep() { # NAME JSON
+    echo "{\"name\": \"$1\", \"line\": $2}" >>"$dir/lines"
+}
+
+# Medians and figures; perf/report.py says how a figure is written.
+report() { # KEY=VALUE|FIGURE...
+    python3 perf/report.py "$dir/lines" "commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)" \
+        "rustc=$(rustc --version)" "kafka=4.1.0, one broker" \
+        "postgres=one server, fillfactor 70, autovacuum off, synchronous_commit on" "$@"
+}
