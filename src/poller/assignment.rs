@@ -5,7 +5,8 @@ use super::lookup::Start;
 use crate::commit::Tracker;
 use crate::dispatch::Origin;
 use crate::ids::Partition;
-use crate::kafka::native::{Message, PartitionQueue};
+use crate::kafka::member::Queue;
+use crate::kafka::native::PartitionQueue;
 use crate::observe::recorder::PartitionRecorder;
 use crate::ready::ReadySet;
 use crate::sync::{AtomicU64, Ordering};
@@ -70,7 +71,7 @@ impl DeadEpoch {
 }
 
 /// An assigned partition in one epoch.
-pub struct Assigned {
+pub struct Assigned<Q: Queue = PartitionQueue> {
     /// Which one.
     pub partition: Partition,
     /// Its slots.
@@ -78,9 +79,9 @@ pub struct Assigned {
     /// What its messages carry.
     pub origin: Arc<Origin>,
     /// Its queue.
-    pub queue: PartitionQueue,
+    pub queue: Q,
     /// Messages that were read and found no room. They hold no slot.
-    pub held: VecDeque<Message>,
+    pub held: VecDeque<Q::Record>,
     /// The offset that was last sent to be committed.
     pub committed: i64,
     /// It stands still, with an alarm: it is not read any more.
@@ -93,14 +94,9 @@ pub struct Assigned {
     position_is_trusted: bool,
 }
 
-impl Assigned {
+impl<Q: Queue> Assigned<Q> {
     /// A new epoch that begins at `start`.
-    pub fn new(
-        start: &Start,
-        queue: PartitionQueue,
-        settings: &PollerSettings,
-        ready: &Arc<ReadySet>,
-    ) -> Self {
+    pub fn new(start: &Start, queue: Q, settings: &PollerSettings, ready: &Arc<ReadySet>) -> Self {
         let tracker = Tracker::new(settings.in_memory_max_per_partition);
         let origin = Origin::new(start.partition, tracker.ring().clone(), ready.clone());
         Self {

@@ -16,7 +16,7 @@ use crate::ids::{Partition, RowKey, ShardIndex};
 use crate::observe::recorder::{ConnectionState, WorkerRecorder};
 use crate::sink::rate::WriteRates;
 use crate::sink::shape::Shape;
-use crate::sink::shard::{ShardConnection, SinkError};
+use crate::sink::shard::{ShardConnection, ShardSession, SinkError};
 use crate::sink::sqlstate::Verdict;
 use hashbrown::{HashMap, HashSet};
 use std::sync::Arc;
@@ -26,8 +26,8 @@ use std::sync::Arc;
 const ROUNDS_MAX: usize = 16;
 
 /// What a worker writes with.
-pub struct Applier {
-    pub(super) connection: ShardConnection,
+pub struct Applier<S = ShardConnection> {
+    pub(super) connection: S,
     pub(super) shard: ShardIndex,
     encoder: Encoder,
     on_missing_row: OnMissingRow,
@@ -53,10 +53,10 @@ pub struct Shared {
 /// The origin of each message of a batch, by its number.
 pub type Origins<'a> = &'a [&'a Arc<Origin>];
 
-impl Applier {
+impl<S: ShardSession> Applier<S> {
     /// For one worker.
     pub fn new(
-        connection: ShardConnection,
+        connection: S,
         shape: &'static Shape,
         on_missing_row: OnMissingRow,
         recorder: Arc<WorkerRecorder>,

@@ -9,7 +9,7 @@ use super::fold::{Dead, Fold, Folds, Message, Outcome};
 use crate::dead::Reason;
 use crate::fault;
 use crate::ids::Partition;
-use crate::sink::shard::{Refusal, SinkError};
+use crate::sink::shard::{Refusal, ShardSession, SinkError};
 use crate::sink::sqlstate::Verdict;
 use crate::update::Change;
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ impl Refusals {
     }
 }
 
-impl Applier {
+impl<S: ShardSession> Applier<S> {
     /// Refuses the fold's one message. False: not now (an error, or the breaker is open); the write is to be tried again.
     pub(super) fn refuse(&mut self, folds: &mut Folds<'_>, fold: &Fold, error: &SinkError) -> bool {
         let refusal = refusal(&folds.messages[fold.first], error);
