@@ -86,7 +86,7 @@ pub struct Assigned<Q: Queue = PartitionQueue> {
     pub committed: i64,
     /// It stands still, with an alarm: it is not read any more.
     pub stopped: bool,
-    /// Where reading began, then everything below is finished.
+    /// Everything below is finished: where reading began, then as far as it went. -1 where that is not known.
     finished: i64,
     /// Mean size of the messages of the last read; 0 before the first.
     message_bytes: u64,
@@ -107,7 +107,11 @@ impl<Q: Queue> Assigned<Q> {
             held: VecDeque::new(),
             committed: start.committed.unwrap_or(-1),
             stopped: start.stopped,
-            finished: start.offset,
+            // What is gone below the start of one that stands still is not finished: somebody has to decide.
+            finished: match start.stopped {
+                true => start.committed.unwrap_or(-1),
+                false => start.offset,
+            },
             message_bytes: 0,
             position_is_trusted: false,
         }

@@ -49,6 +49,7 @@ impl Member for SimulatedMember<'_> {
         let mut world = self.world.borrow_mut();
         let events = world.group.poll(self.member);
         for event in &events {
+            world.tell(|| format!("member {} hears {event:?}", self.member));
             match event {
                 Event::Revoked(_) => world.meet(Met::Revoked),
                 Event::Lost(_) => world.meet(Met::Lost),
@@ -70,18 +71,22 @@ impl Member for SimulatedMember<'_> {
     }
 
     fn assign(&self, starts: &[(Partition, i64)]) -> Result<(), ClientError> {
-        self.world.borrow_mut().group.assign(self.member, starts);
+        let mut world = self.world.borrow_mut();
+        world.tell(|| format!("member {} begins {starts:?}", self.member));
+        world.group.assign(self.member, starts);
         Ok(())
     }
 
     fn unassign(&self, partitions: &[Partition]) -> Result<(), ClientError> {
         let mut world = self.world.borrow_mut();
+        world.tell(|| format!("member {} gives up {partitions:?}", self.member));
         world.group.unassign(self.member, partitions);
         Ok(())
     }
 
     fn commit(&self, offsets: &[(Partition, i64)]) -> Result<(), CommitError> {
         let world = &mut *self.world.borrow_mut();
+        world.tell(|| format!("member {} commits {offsets:?}", self.member));
         for (partition, offset) in offsets {
             world
                 .truth
@@ -207,6 +212,10 @@ impl World {
                 }
             }
         }
+        self.tell(|| {
+            let offsets: Vec<i64> = read.iter().map(Record::offset).collect();
+            format!("member {member} reads {offsets:?} of partition {partition}")
+        });
         (read, is_empty)
     }
 }

@@ -29,6 +29,8 @@ use world::{Counts, Met};
 
 /// Seeds of a run, unless the environment says otherwise.
 const SEEDS: u64 = 10_000;
+/// The environment's name for the only seed to be run.
+const ONLY_SEED: &str = "MILLPOND_SIM_SEED";
 /// How often each kind of event is met at least over that many seeds.
 const MET_MIN: u64 = 1000;
 /// Seeds within which each broken guarantee is noticed.
@@ -36,13 +38,15 @@ const MUTANT_SEEDS: u64 = 200;
 
 /// One seed: what was met and how many steps it took, or what went wrong.
 fn run(seed: u64) -> Result<(Counts, u64), String> {
-    let mut run = Run::new(seed);
+    let alone = number_from_environment(ONLY_SEED).is_some();
+    let mut run = Run::new(seed, alone);
     // What panics is dropped afterwards, with all that it holds.
     catch_unwind(AssertUnwindSafe(|| run.to_the_end())).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
         let text = text.unwrap_or_else(|| "a panic without words".to_owned());
-        format!("seed {seed}: {text}\nthis seed alone: MILLPOND_SIM_SEED={seed} cargo test --lib simulation::seeds")
+        let story = run.story();
+        format!("{story}\nseed {seed}: {text}\nits story: {ONLY_SEED}={seed} cargo test --lib simulation::seeds_end")
     })
 }
 
@@ -92,7 +96,7 @@ fn run_all(seeds: std::ops::Range<u64>) -> Result<Counts, String> {
 
 #[test]
 fn seeds_end_exact_and_meet_every_kind_of_event() {
-    let seeds = match number_from_environment("MILLPOND_SIM_SEED") {
+    let seeds = match number_from_environment(ONLY_SEED) {
         Some(seed) => seed..seed + 1,
         None => 0..number_from_environment("MILLPOND_SIM_SEEDS").unwrap_or(SEEDS),
     };

@@ -381,7 +381,10 @@ impl Lookups {
                 ConfiguredStart::Earliest,
                 on_lost_records,
             );
-            seen.entry(partition.index()).or_insert(start.offset);
+            if known.first_seen.is_none() {
+                seen.insert(partition.index(), start.offset);
+                world.truth.begin(partition.index(), start.offset);
+            }
             starts.push(start);
         }
         for start in &starts {

@@ -21,6 +21,9 @@ const ENTRIES: usize = 100;
 /// Steps of a time of trouble, after all entries are written.
 const TROUBLE_STEPS: u64 = 600;
 
+/// Lines of the story that are shown.
+const STORY_LINES: usize = 400;
+
 /// A seed's run.
 pub struct Run {
     world: Shared,
@@ -37,7 +40,7 @@ pub struct Run {
 
 impl Run {
     /// The beginning.
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, tells: bool) -> Self {
         turned::stop();
         let mut chance = Chance::new(seed);
         let shape = Shape::new(&mut chance);
@@ -48,6 +51,7 @@ impl Run {
             group: Group::new(),
             databases: (0..SHARDS).map(|_| Database::default()).collect(),
             truth: Truth::default(),
+            story: tells.then(Vec::new),
         };
         Self {
             world: Rc::new(RefCell::new(world)),
@@ -72,6 +76,13 @@ impl Run {
         let world = self.world.borrow();
         world.truth.judge(&world.topic, &world.databases);
         (world.met, self.steps)
+    }
+
+    /// The last lines of what happened, if it was told.
+    pub fn story(&self) -> String {
+        let world = self.world.borrow();
+        let story = world.story.as_deref().unwrap_or_default();
+        story[story.len().saturating_sub(STORY_LINES)..].join("\n")
     }
 
     fn trouble(&mut self) {
@@ -154,6 +165,8 @@ impl Run {
         };
         let answered = !self.chance.strikes(10);
         let (taken, gone) = world.group.take_commit(member, answered);
+        let committed = world.group.committed.clone();
+        world.tell(|| format!("commit of {member} taken: {taken}, gone: {gone}: {committed:?}"));
         match (taken, answered) {
             (true, false) => world.meet(Met::CommitUnanswered),
             (false, _) => world.meet(Met::CommitRefused),
@@ -253,8 +266,10 @@ impl Run {
             return;
         }
         log.first = to;
+        let line = move || format!("partition {partition} begins at {to} now");
         let index = |offset| usize::try_from(offset).expect("not negative");
         world.truth.lose(&log.entries[index(from)..index(to)]);
+        world.tell(line);
         world.meet(Met::RecordsGone);
     }
 
@@ -274,6 +289,7 @@ impl Run {
         log.epoch += 1;
         world.truth.lose(&entries);
         world.truth.cut(partition, cut);
+        world.tell(|| format!("partition {partition} is cut at {cut}"));
         world.meet(Met::Truncated);
     }
 

@@ -195,6 +195,7 @@ impl World {
                 self.meet(Met::ZombieWrite);
             }
         }
+        self.tell(|| format!("shard {shard} executes for {member:?}: {statement:?}"));
         let table_locked = self.databases[shard].table_locked;
         let result = self.databases[shard].execute(statement, &mut self.truth);
         match (&result, statement) {

@@ -93,6 +93,11 @@ impl Truth {
         }
     }
 
+    /// A partition that was never seen begins at its oldest message; what was before is nobody's concern.
+    pub fn begin(&mut self, partition: usize, offset: i64) {
+        self.finished.insert(partition, offset);
+    }
+
     /// Where the end of a log was cut off, what follows is not finished.
     pub fn cut(&mut self, partition: usize, at: i64) {
         let finished = self.finished.entry(partition).or_default();
@@ -111,8 +116,9 @@ impl Truth {
             if let Some(Entry::Message(update)) = topic.logs[partition].at(finished) {
                 assert!(
                     self.is_finished(update.number),
-                    "offset {offset} of partition {partition} is committed, but update {} at {finished} isn't finished",
-                    update.number
+                    "offset {offset} of partition {partition} is committed, but update {} at {finished} isn't finished: {:?}",
+                    update.number,
+                    self.fates[update.number]
                 );
             }
             finished += 1;

@@ -120,6 +120,8 @@ pub struct World {
     pub databases: Vec<Database>,
     /// What should be.
     pub truth: Truth,
+    /// What happened, for people; kept when one seed is run alone.
+    pub story: Option<Vec<String>>,
 }
 
 /// The world, as each part of it holds it. Never borrowed while a coroutine is suspended.
@@ -164,8 +166,16 @@ impl Chance {
 }
 
 impl World {
+    /// Adds a line to the story.
+    pub fn tell(&mut self, line: impl FnOnce() -> String) {
+        if let Some(story) = &mut self.story {
+            story.push(line());
+        }
+    }
+
     /// Counts an event.
     pub fn meet(&mut self, what: Met) {
         self.met[what as usize] += 1;
+        self.tell(|| format!("    {what:?}"));
     }
 }
