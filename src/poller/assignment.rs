@@ -105,7 +105,12 @@ impl<Q: Queue> Assigned<Q> {
             tracker,
             queue,
             held: VecDeque::new(),
-            committed: start.committed.unwrap_or(-1),
+            // A log that was cut off below what was committed begins there, and that is committed: else the next owner
+            // would pass over what is written in between.
+            committed: start
+                .committed
+                .filter(|committed| start.stopped || *committed <= start.offset)
+                .unwrap_or(-1),
             stopped: start.stopped,
             // What is gone below the start of one that stands still is not finished: somebody has to decide.
             finished: match start.stopped {

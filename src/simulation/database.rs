@@ -161,10 +161,15 @@ impl Database {
             if row.fence >= write.first && !fault::mutant("fence-off") {
                 continue;
             }
-            if self.table_locked || self.locked.contains(&key) {
+            if self.table_locked {
                 return Err("55P03");
             }
-            changed.push((key, write.applied_to(row.clone())?, write));
+            // The new row is computed before the old one's lock is waited for.
+            let after = write.applied_to(row.clone())?;
+            if self.locked.contains(&key) {
+                return Err("55P03");
+            }
+            changed.push((key, after, write));
         }
         Ok(self.store(changed, truth))
     }
@@ -202,6 +207,10 @@ impl Database {
         if self.table_locked {
             return Err("55P03");
         }
+        // The row is locked before its fence is looked at.
+        if self.locked.contains(&refusal.key) {
+            return Err("55P03");
+        }
         let position = Some(refusal.position);
         if self
             .rows
@@ -209,9 +218,6 @@ impl Database {
             .is_some_and(|row| row.fence >= position)
         {
             return Ok(Reply::Moved(false));
-        }
-        if self.locked.contains(&refusal.key) {
-            return Err("55P03");
         }
         let row = self.rows.entry(refusal.key).or_default();
         row.fence = position;

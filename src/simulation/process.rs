@@ -199,6 +199,11 @@ impl Process {
         self.stop.store(true, Ordering::Release);
     }
 
+    /// Whether it was told to stop.
+    pub fn is_told_to_stop(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
     /// Whether it was told to stop, and has left the group.
     pub fn has_ended(&self) -> bool {
         self.poller.done()

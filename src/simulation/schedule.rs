@@ -306,6 +306,10 @@ impl Run {
             database.table_locked = false;
             database.locked.clear();
         }
+        self.until("those that were told to stop have", |run| {
+            let mut processes = run.processes.iter();
+            processes.all(|process| !process.is_told_to_stop() || process.has_ended())
+        });
         while let Some(at) = self.processes.iter().position(Process::has_ended) {
             self.processes.swap_remove(at).kill(&mut self.chance);
         }
@@ -326,8 +330,12 @@ impl Run {
         self.start_missing();
         self.until("all partitions are read", |run| {
             let world = run.world.borrow();
-            (0..PARTITIONS)
-                .all(|at| world.group.owner[at].is_some_and(|owner| world.group.has(owner, at)))
+            (0..PARTITIONS).all(|at| {
+                let committed = world.group.committed[at].unwrap_or(0);
+                let owner = world.group.owner[at];
+                owner.is_some_and(|owner| world.group.has(owner, at))
+                    && committed <= world.topic.logs[at].end()
+            })
         });
         for log in &mut self.world.borrow_mut().topic.logs {
             log.cut_at = None;

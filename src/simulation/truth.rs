@@ -72,7 +72,7 @@ impl Truth {
         let fate = &mut self.fates[number];
         let expected = match self.updates[number].kind {
             Kind::Bad(kind) => reason == kind,
-            Kind::Poisoned => reason == Reason::Database,
+            Kind::Poisoned => matches!(reason, Reason::Database | Reason::Overflow),
             Kind::Good => reason == Reason::Overflow,
         };
         assert!(expected, "update {number} is a dead letter for {reason}");

@@ -18,7 +18,7 @@ use crate::sink::rate::WriteRates;
 use crate::sink::shape::Shape;
 use crate::sink::shard::{ShardConnection, ShardSession, SinkError};
 use crate::sink::sqlstate::Verdict;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 use std::sync::Arc;
 
 /// How often a part is asked about and sent again before it counts as an error like others. Each round means that another
@@ -137,8 +137,9 @@ impl<S: ShardSession> Applier<S> {
                 if unfolded.len() > 1 {
                     // In order: the last pushed is the first written.
                     parts.extend(unfolded.into_iter().rev().map(|fold| vec![fold]));
-                } else if !self.refuse(folds, &part[0], error) {
-                    parts.push(part);
+                } else if let Err(error) = self.refuse(folds, &part[0], error) {
+                    // No longer about the update itself.
+                    self.answer(folds, part, &error, parts, parked);
                 }
             }
             Verdict::Data => push_halves(part, parts),
@@ -220,10 +221,7 @@ impl<S: ShardSession> Applier<S> {
     /// Writes one update of a fold that had to be taken apart; a data error refuses it here, so that the next can go on.
     fn write_unfolded(&mut self, folds: &mut Folds<'_>, fold: Fold) -> Result<(), SinkError> {
         match self.write(folds, std::slice::from_ref(&fold)) {
-            Err(error) if error.verdict == Verdict::Data => {
-                while !self.refuse(folds, &fold, &error) && !self.patience.is_exhausted() {}
-                Ok(())
-            }
+            Err(error) if error.verdict == Verdict::Data => self.refuse(folds, &fold, &error),
             other => other,
         }
     }
@@ -349,17 +347,11 @@ fn drop_dead_epochs(folds: &mut Folds<'_>, part: Vec<Fold>, origins: Origins<'_>
     if fault::mutant("dead-epochs-not-dropped") || origins.iter().all(|origin| origin.is_live()) {
         return part;
     }
-    let mut epochs: HashMap<Partition, HashSet<*const Origin>> = HashMap::new();
-    for origin in origins {
-        epochs
-            .entry(origin.partition)
-            .or_default()
-            .insert(Arc::as_ptr(origin));
-    }
-    let (live, dead): (Vec<Fold>, Vec<Fold>) = part.into_iter().partition(|fold| {
-        let origin = origins[folds.messages[fold.first].number];
-        origin.is_live() || epochs[&origin.partition].len() > 1
-    });
+    let alive = origins.iter().filter(|origin| origin.is_live());
+    let ours: HashSet<Partition> = alive.map(|origin| origin.partition).collect();
+    let (live, dead): (Vec<Fold>, Vec<Fold>) = part
+        .into_iter()
+        .partition(|fold| ours.contains(&folds.messages[fold.first].partition));
     dead.iter()
         .for_each(|fold| folds.note(fold, || Outcome::DeadEpoch));
     live
