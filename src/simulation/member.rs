@@ -78,8 +78,16 @@ impl Member for SimulatedMember<'_> {
     }
 
     fn unassign(&self, partitions: &[Partition]) -> Result<(), ClientError> {
-        let mut world = self.world.borrow_mut();
+        let world = &mut *self.world.borrow_mut();
         world.tell(|| format!("member {} gives up {partitions:?}", self.member));
+        for partition in partitions {
+            let begun = &world.group.members[&self.member].begun;
+            let next = begun.get(&partition.index()).and_then(|reader| reader.next);
+            let (truth, topic) = (&world.truth, &world.topic);
+            if next.is_some_and(|next| truth.has_open_below(topic, partition.index(), next)) {
+                world.meet(Met::GivenUpInFlight);
+            }
+        }
         world.group.unassign(self.member, partitions);
         Ok(())
     }

@@ -19,7 +19,7 @@ const CALM_STEPS_MAX: u64 = 100_000;
 /// Entries that are written in each time of trouble.
 const ENTRIES: usize = 100;
 /// Steps of a time of trouble, after all entries are written.
-const TROUBLE_STEPS: u64 = 600;
+const TROUBLE_STEPS: u64 = 800;
 
 /// Lines of the story that are shown.
 const STORY_LINES: usize = 400;
@@ -90,8 +90,8 @@ impl Run {
         let (mut entries, mut steps) = (0, 0);
         while entries < ENTRIES || steps < TROUBLE_STEPS {
             match self.chance.of(0..=99) {
-                0..=2 => entries += self.write(),
-                3 => self.world_turns(),
+                0..=1 => entries += self.write(),
+                2..=3 => self.world_turns(),
                 _ => self.step(),
             }
             steps += 1;

@@ -69,6 +69,12 @@ impl Truth {
 
     /// The dead letter of an update is delivered.
     pub fn letter(&mut self, number: usize, reason: Reason) {
+        if reason.depends_on_row() && self.takes_place_of_refused(number) {
+            // The table `refused` knows no leader epochs: what it remembers of an offset that was used before the log was cut
+            // off is told of the offset's new update too. Its row is right all the same.
+            self.fates[number].lettered += u32::from(self.fates[number].refused);
+            return;
+        }
         let fate = &mut self.fates[number];
         let expected = match self.updates[number].kind {
             Kind::Bad(kind) => reason == kind,
@@ -82,6 +88,17 @@ impl Truth {
             "update {number} is a dead letter for {reason}, and the database remembers otherwise"
         );
         fate.lettered += 1;
+    }
+
+    fn takes_place_of_refused(&self, number: usize) -> bool {
+        let (partition, epoch, offset) = self.updates[number].at;
+        let mut before = self.updates[..number].iter().zip(&self.fates);
+        before.any(|(update, fate)| {
+            fate.refused
+                && update.at.0 == partition
+                && update.at.1 != epoch
+                && update.at.2 == offset
+        })
     }
 
     /// The log's messages below an offset are gone before they were read.
@@ -126,6 +143,15 @@ impl Truth {
         // What was committed past the end of a log that was cut off is looked at again.
         let end = topic.logs[partition].end();
         self.finished.insert(partition, finished.min(end));
+    }
+
+    /// Whether something below an offset is not finished.
+    pub fn has_open_below(&self, topic: &Topic, partition: usize, offset: i64) -> bool {
+        let finished = self.finished.get(&partition).copied().unwrap_or(0);
+        (finished..offset).any(|at| {
+            let entry = topic.logs[partition].at(at);
+            matches!(entry, Some(Entry::Message(update)) if !self.is_finished(update.number))
+        })
     }
 
     /// Whether all messages that are not gone are finished.
