@@ -94,6 +94,10 @@ impl<M: Member> Poller<M> {
         if let Err(error) = self.consumer.commit_and_wait(&offsets, within) {
             self.recorder.commit_failures.add(1);
             tracing::warn!(error = %error, "the last commit failed; what it held is read again and the fence refuses it");
+            // It may have been an earlier one that failed, with partitions that stay.
+            for assigned in self.assigned.iter_mut().flatten() {
+                assigned.commit_again();
+            }
         }
     }
 

@@ -167,16 +167,15 @@ impl Group {
         }
     }
 
-    /// Members that were counted out and don't know.
+    /// Members that were counted out and don't know. Their clients hear of it when nothing else is to be answered.
     pub fn unaware(&self) -> Vec<usize> {
         let members = self.members.iter();
         let unaware = members.filter(|(_, membership)| {
-            let told = membership.changes.iter().chain(&membership.awaited);
-            !membership.in_group
-                && !membership.gone
-                && !told
-                    .into_iter()
-                    .any(|change| matches!(change, Change::Lost(_)))
+            let told = membership
+                .changes
+                .iter()
+                .any(|change| matches!(change, Change::Lost(_)));
+            !membership.in_group && !membership.gone && !told && membership.awaited.is_none()
         });
         unaware.map(|(member, _)| *member).collect()
     }
@@ -185,18 +184,10 @@ impl Group {
     pub fn tell_lost(&mut self, member: usize) {
         let membership = self.members.get_mut(&member).expect("it is there");
         membership.changes.clear();
-        let leaving = match &membership.awaited {
-            Some(Change::Revoked(partitions)) => partitions.clone(),
-            _ => Vec::new(),
-        };
-        let lost: Vec<usize> = membership.granted.iter().copied().collect();
-        let lost: Vec<usize> = lost
-            .into_iter()
-            .filter(|at| !leaving.contains(at))
-            .collect();
-        if lost.is_empty() {
+        if membership.granted.is_empty() {
             membership.in_group = true;
         } else {
+            let lost = membership.granted.iter().copied().collect();
             membership.changes.push_back(Change::Lost(lost));
         }
     }
