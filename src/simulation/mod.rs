@@ -5,7 +5,7 @@
 //! - [`world`]: what all share; the kinds of events
 //! - [`topic`], [`group`], [`member`]: Kafka, from the logs to what a poller sees
 //! - [`database`], [`session`]: shards, from rows to what a worker sees
-//! - [`process`]: one life of the program
+//! - [`process`]: one life of the program; [`lookups`]: its look-up threads
 //! - [`truth`]: what should be
 //! - [`schedule`]: a seed from beginning to end
 //!
@@ -13,6 +13,7 @@
 
 mod database;
 mod group;
+mod lookups;
 mod member;
 mod process;
 mod schedule;
@@ -41,7 +42,7 @@ fn run(seed: u64) -> Result<(Counts, u64), String> {
     let alone = number_from_environment(ONLY_SEED).is_some();
     let mut run = Run::new(seed, alone);
     // What panics is dropped afterwards, with all that it holds.
-    catch_unwind(AssertUnwindSafe(|| run.to_the_end())).map_err(|panic| {
+    catch_unwind(AssertUnwindSafe(|| run.run())).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
         let text = text.unwrap_or_else(|| "a panic without words".to_owned());
@@ -95,6 +96,10 @@ fn run_all(seeds: std::ops::Range<u64>) -> Result<Counts, String> {
 }
 
 #[test]
+#[expect(
+    clippy::print_stdout,
+    reason = "the counts, for who asks with --nocapture"
+)]
 fn seeds_end_exact_and_meet_every_kind_of_event() {
     let seeds = match number_from_environment(ONLY_SEED) {
         Some(seed) => seed..seed + 1,
@@ -121,6 +126,10 @@ fn seeds_tell_the_same_story_each_time() {
 }
 
 #[test]
+#[expect(
+    clippy::print_stdout,
+    reason = "how each was noticed, with --nocapture"
+)]
 fn seeds_notice_every_broken_guarantee() {
     for mutant in [
         "fence-off",

@@ -1,19 +1,19 @@
 //! One life of the program: the product's own poller, lanes and workers as coroutines, and what stands for its other threads.
 //! Killing it drops everything where it stands.
 
+use super::lookups::Lookups;
 use super::member::{NUMBER, SimulatedMember};
 use super::session::{INCARNATION, Session};
 use super::topic::MESSAGE_BYTES_MAX;
 use super::world::{Chance, Met, PARTITIONS, SHARDS, Shared};
-use crate::config::checked::{OnLostRecords, OnMissingRow, Start as ConfiguredStart};
+use crate::config::checked::OnMissingRow;
 use crate::dispatch::{Dispatch, LaneReceiver};
 use crate::ids::{Partition, ShardIndex};
 use crate::kafka::dead_letters::{DeadLetter, DeadLetterSender, collected};
 use crate::observe::Registry;
 use crate::observe::recorder::WorkerRecorder;
 use crate::poller::assignment::Budget;
-use crate::poller::lookup::decide::{Known, Log, decide};
-use crate::poller::lookup::{Answer, LookupClient, Question, Start};
+use crate::poller::lookup::LookupClient;
 use crate::poller::{Ended, Poller, PollerSettings, PollerShared};
 use crate::ready::ReadySet;
 use crate::sink::rate::WriteRates;
@@ -22,7 +22,7 @@ use crate::sync::{AtomicBool, Ordering};
 use crate::worker::apply::{Applier, Shared as WorkerShared};
 use crate::worker::{SinkKind, Worker, WorkerSettings};
 use corosensei::Coroutine;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -64,9 +64,8 @@ pub struct Process {
     lookups: Lookups,
     next_letter: Box<dyn FnMut() -> Option<DeadLetter>>,
     letters: Vec<DeadLetter>,
-    stop: Arc<AtomicBool>,
-    registry: Arc<Registry>,
-    slots: u32,
+    shared: PollerShared,
+    shape: Shape,
     /// Dropped when the process gives up on what is in flight.
     _abandon: Sender<()>,
     world: Shared,
@@ -86,90 +85,61 @@ impl Shape {
             commit_interval: Duration::from_millis(u64::from(small(chance.of(5..=150)))),
         }
     }
+    fn poller(&self, world: &Shared) -> PollerSettings {
+        PollerSettings {
+            in_memory_max_per_partition: self.slots,
+            in_memory_max_per_process: None,
+            message_max_bytes: MESSAGE_BYTES_MAX,
+            commit_interval: Some(self.commit_interval),
+            drain_deadline: DRAIN_DEADLINE,
+            commit_deadline: COMMIT_DEADLINE,
+            revoke_deadline: REVOKE_DEADLINE,
+            partitioner: world.borrow().topic.partitioner.clone(),
+        }
+    }
+
+    fn worker(&self, world: &Shared) -> WorkerSettings {
+        WorkerSettings {
+            sink: SinkKind::Postgres,
+            baseline: false,
+            batch_rows_max: self.batch_rows,
+            batch_linger: Duration::ZERO,
+            incarnation: INCARNATION,
+            partitioner: Some(world.borrow().topic.partitioner.clone()),
+        }
+    }
 }
 
 impl Process {
     /// Starts a life.
     pub fn start(world: &Shared, member: usize, shape: &Shape) -> Self {
-        let partitioner = world.borrow().topic.partitioner.clone();
         world.borrow_mut().group.join(member);
-        let shard_of = |at| partitioner.shard_of_partition(Partition(at));
-        let partitions = i32::try_from(PARTITIONS).expect("few");
-        let names = (0..SHARDS).map(|shard| format!("s{shard}")).collect();
-        let registry = Arc::new(Registry::new(
-            1,
-            (0..partitions).map(shard_of).collect(),
-            names,
-        ));
-        let recorders: Vec<Vec<_>> = (0..SHARDS)
-            .map(|shard| {
-                let recorder = |lane| Arc::new(WorkerRecorder::new(0, ShardIndex(shard), lane));
-                (0..shape.workers).map(recorder).collect()
-            })
-            .collect();
-        let rates = Arc::new(WriteRates((0..SHARDS).map(|_| None).collect()));
-        let (dispatch, lanes) = Dispatch::new(&recorders, shape.lane_rows);
         let (letters, next_letter) = collected();
         let (abandon, abandoned) = crossbeam_channel::bounded(0);
-        let shared = WorkerShared {
-            rates: rates.clone(),
-            registry: registry.clone(),
-            abandon: abandoned,
-        };
-        let settings = WorkerSettings {
-            sink: SinkKind::Postgres,
-            baseline: false,
-            batch_rows_max: shape.batch_rows,
-            batch_linger: Duration::ZERO,
-            incarnation: INCARNATION,
-            partitioner: Some(partitioner.clone()),
-        };
-        let lanes = recorders.iter().flatten().zip(lanes.into_iter().flatten());
-        let workers = lanes
-            .map(|(recorder, lane)| {
-                let own = (recorder.clone(), shared.clone(), letters.clone());
-                worker(world, member, settings.clone(), lane, own)
-            })
-            .collect();
-        let ready = Arc::new(ReadySet::new(PARTITIONS));
-        let stop = Arc::new(AtomicBool::new(false));
         let (client, asked, answer) = LookupClient::without_threads();
         let shared = PollerShared {
-            registry: registry.clone(),
+            registry: registry(world),
             budget: Arc::new(Budget::new(shape.bytes)),
-            rates,
-            stop: stop.clone(),
+            rates: Arc::new(WriteRates((0..SHARDS).map(|_| None).collect())),
+            stop: Arc::new(AtomicBool::new(false)),
         };
-        let settings = PollerSettings {
-            in_memory_max_per_partition: shape.slots,
-            in_memory_max_per_process: None,
-            message_max_bytes: MESSAGE_BYTES_MAX,
-            commit_interval: Some(shape.commit_interval),
-            drain_deadline: DRAIN_DEADLINE,
-            commit_deadline: COMMIT_DEADLINE,
-            revoke_deadline: REVOKE_DEADLINE,
-            partitioner,
+        let of_workers = WorkerShared {
+            rates: shared.rates.clone(),
+            registry: shared.registry.clone(),
+            abandon: abandoned,
         };
+        let (dispatch, workers) = workers(world, member, shape, (&of_workers, &letters));
+        let parts = (dispatch, letters, client);
+        let poller = poller(world, member, parts, (shape.poller(world), shared.clone()));
         Self {
             member,
-            poller: poller(
-                world,
-                member,
-                (dispatch, letters, client),
-                ready,
-                (settings, shared),
-            ),
+            poller,
             workers,
-            lookups: Lookups {
-                asked,
-                answer,
-                known: Vec::new(),
-            },
+            lookups: Lookups::new(asked, answer),
             next_letter: Box::new(next_letter),
             letters: Vec::new(),
-            stop,
-            registry,
-            slots: shape.slots,
+            shared,
+            shape: shape.clone(),
             _abandon: abandon,
             world: world.clone(),
         }
@@ -185,23 +155,42 @@ impl Process {
         if !thread.done() {
             thread.resume(());
         }
-        for partition in &self.registry.partitions {
-            let in_memory = partition.in_memory_messages.get();
+        self.check_memory();
+    }
+
+    /// Nothing in memory is beyond its limit.
+    fn check_memory(&self) {
+        for partition in &self.shared.registry.partitions {
+            let messages = partition.in_memory_messages.get();
+            let bytes = partition.in_memory_bytes.get().unsigned_abs();
             assert!(
-                in_memory <= i64::from(self.slots),
-                "{in_memory} messages in memory"
+                messages <= i64::from(self.shape.slots),
+                "{messages} messages of a partition in memory"
+            );
+            // One message always may be there.
+            assert!(
+                messages <= 1 || bytes <= self.shape.bytes,
+                "{bytes} bytes in memory"
             );
         }
     }
 
+    /// Whether all memory that epochs had was given back.
+    pub fn holds_nothing(&self) -> bool {
+        let world = self.world.borrow();
+        let partitions = (0..PARTITIONS).filter(|at| world.group.has(self.member, *at));
+        let each = self.shape.bytes / (partitions.count().max(1) as u64);
+        self.shared.budget.share() == each
+    }
+
     /// Tells it to stop.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
+        self.shared.stop.store(true, Ordering::Release);
     }
 
     /// Whether it was told to stop.
     pub fn is_told_to_stop(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
+        self.shared.stop.load(Ordering::Acquire)
     }
 
     /// Whether it was told to stop, and has left the group.
@@ -268,6 +257,38 @@ fn number_of(letter: &DeadLetter) -> usize {
     text.parse().expect("a number")
 }
 
+fn registry(world: &Shared) -> Arc<Registry> {
+    let partitioner = world.borrow().topic.partitioner.clone();
+    let partitions = 0..i32::try_from(PARTITIONS).expect("few");
+    let shards = partitions.map(|at| partitioner.shard_of_partition(Partition(at)));
+    let names = (0..SHARDS).map(|shard| format!("s{shard}")).collect();
+    Arc::new(Registry::new(1, shards.collect(), names))
+}
+
+/// The lanes and their workers.
+fn workers(
+    world: &Shared,
+    member: usize,
+    shape: &Shape,
+    (shared, letters): (&WorkerShared, &DeadLetterSender),
+) -> (Dispatch, Vec<Thread>) {
+    let recorder = |shard, lane| Arc::new(WorkerRecorder::new(0, ShardIndex(shard), lane));
+    let of_shard = |shard| {
+        (0..shape.workers)
+            .map(|lane| recorder(shard, lane))
+            .collect()
+    };
+    let recorders: Vec<Vec<_>> = (0..SHARDS).map(of_shard).collect();
+    let (dispatch, lanes) = Dispatch::new(&recorders, shape.lane_rows);
+    let lanes = lanes.into_iter().flatten();
+    let workers = recorders.into_iter().flatten().zip(lanes);
+    let workers = workers.map(|(recorder, lane)| {
+        let own = (recorder, shared.clone(), letters.clone());
+        worker(world, member, shape.worker(world), lane, own)
+    });
+    (dispatch, workers.collect())
+}
+
 fn worker(
     world: &Shared,
     member: usize,
@@ -302,10 +323,10 @@ fn poller(
     world: &Shared,
     member: usize,
     (dispatch, letters, client): (Dispatch, DeadLetterSender, LookupClient),
-    ready: Arc<ReadySet>,
     (settings, shared): (PollerSettings, PollerShared),
 ) -> Thread {
     let world = world.clone();
+    let ready = Arc::new(ReadySet::new(PARTITIONS));
     Coroutine::new(move |turns, ()| {
         let recorder = shared.registry.pollers[0].clone();
         let consumer = SimulatedMember {
@@ -332,78 +353,4 @@ fn poller(
         assert_eq!(ended, Ended::Stopped);
         poller.close();
     })
-}
-
-/// What stands for the look-up threads: first Kafka is asked, then each shard.
-struct Lookups {
-    asked: Receiver<Question<Partition>>,
-    answer: Sender<Answer>,
-    /// What Kafka told, and no shard yet.
-    known: Vec<(u64, Partition, Option<i64>, Log)>,
-}
-
-impl Lookups {
-    fn step(&mut self, world: &Shared, member: usize, chance: &mut Chance) {
-        let world = &mut *world.borrow_mut();
-        if chance.once_in(2)
-            && let Ok((number, partitions)) = self.asked.try_recv()
-        {
-            for partition in partitions {
-                let log = &world.topic.logs[partition.index()];
-                let (first, end) = (log.first, log.end());
-                let committed = world.group.committed[partition.index()];
-                self.known
-                    .push((number, partition, committed, Log { first, end }));
-            }
-            return;
-        }
-        let Some((asked, one, ..)) = chance.pick(&self.known).copied() else {
-            return;
-        };
-        let shard = world.topic.partitioner.shard_of_partition(one);
-        if world.databases[shard.0].dead {
-            return;
-        }
-        let partitioner = world.topic.partitioner.clone();
-        let of_this = |known: &mut (u64, Partition, Option<i64>, Log)| {
-            known.0 == asked && partitioner.shard_of_partition(known.1) == shard
-        };
-        let on_lost_records = match world.truth.goes_on_behind_gaps {
-            true => OnLostRecords::Skip,
-            false => OnLostRecords::Stop,
-        };
-        let mut starts: Vec<Start> = Vec::new();
-        for (_, partition, committed, log) in self.known.extract_if(.., of_this) {
-            let seen = &mut world.databases[shard.0].seen;
-            let known = Known {
-                committed,
-                first_seen: seen.get(&partition.index()).copied(),
-            };
-            let start = decide(
-                partition,
-                known,
-                log,
-                ConfiguredStart::Earliest,
-                on_lost_records,
-            );
-            if known.first_seen.is_none() {
-                seen.insert(partition.index(), start.offset);
-                world.truth.begin(partition.index(), start.offset);
-            }
-            starts.push(start);
-        }
-        for start in &starts {
-            if start.stopped {
-                world.meet(Met::Stopped);
-            }
-            if !world.group.is_granted(member, start.partition.index()) {
-                world.meet(Met::StaleAnswer);
-            }
-        }
-        // The poller may have ended.
-        let _ = self.answer.send(Answer::Begin {
-            number: asked,
-            starts,
-        });
-    }
 }

@@ -66,13 +66,16 @@ impl Run {
     }
 
     /// Runs to the end: what was met, and how many steps it took. Panics where a guarantee is broken.
-    pub fn to_the_end(&mut self) -> (Counts, u64) {
+    pub fn run(&mut self) -> (Counts, u64) {
         self.trouble();
         self.somebody_acts();
         self.loses = false;
         self.trouble();
         self.calm_down();
         self.until("everything is applied and committed", Self::is_drained);
+        self.until("memory is given back", |run| {
+            run.processes.iter().all(Process::holds_nothing)
+        });
         let world = self.world.borrow();
         world.truth.judge(&world.topic, &world.databases);
         (world.met, self.steps)

@@ -102,7 +102,8 @@ impl Topic {
     /// Empty logs for a world with that many rows in each partition.
     pub fn new(rows: usize) -> Self {
         let shard_of_byte = std::array::from_fn(|byte| u16::from(byte >= 0x80));
-        let (partitions, shards) = (PARTITIONS as u32, SHARDS as u32);
+        let [partitions, shards] =
+            [PARTITIONS, SHARDS].map(|count| u32::try_from(count).expect("few"));
         let partitioner = Partitioner::new(partitions, shards, shard_of_byte);
         let app_of = |partition: usize| {
             (0..=u8::MAX)

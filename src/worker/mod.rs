@@ -124,7 +124,8 @@ impl<S: ShardSession> Worker<S> {
             self.turn(turn);
         }
         self.release_unlocked();
-        !self.applier.patience.is_exhausted() && !(ended && self.parking.is_empty())
+        let is_finished = ended && self.parking.is_empty();
+        !is_finished && !self.applier.patience.is_exhausted()
     }
 
     /// Takes the batches of one turn. True when the lane has ended.
