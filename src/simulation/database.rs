@@ -85,6 +85,13 @@ pub enum Reply {
     Refusals(Vec<Remembered>),
 }
 
+impl Reply {
+    /// Whether something was written.
+    pub fn has_written(&self) -> bool {
+        matches!(self, Self::Written(1..) | Self::Moved(true))
+    }
+}
+
 /// A shard.
 #[derive(Default)]
 pub struct Database {

@@ -19,7 +19,7 @@ const CALM_STEPS_MAX: u64 = 100_000;
 /// Entries that are written in each time of trouble.
 const ENTRIES: usize = 100;
 /// Steps of a time of trouble, after all entries are written.
-const TROUBLE_STEPS: u64 = 800;
+const TROUBLE_STEPS: u64 = 2000;
 
 /// Lines of the story that are shown.
 const STORY_LINES: usize = 400;
@@ -101,7 +101,7 @@ impl Run {
         }
     }
 
-    /// Something happens that takes no process's time.
+    /// Somebody goes on: the coordinator, a commit on its way, or one part of a process.
     fn step(&mut self) {
         self.steps += 1;
         let jumps = self.chance.once_in(400);
@@ -183,14 +183,15 @@ impl Run {
     /// Trouble comes or goes.
     fn world_turns(&mut self) {
         let shard = self.chance.of(0..=SHARDS - 1);
-        let ends = self.chance.once_in(2);
-        match self.chance.of(0..=11) {
+        // Mostly it goes: where everything is broken at once, nothing happens.
+        let ends = !self.chance.once_in(4);
+        match self.chance.of(0..=13) {
             0 => self.world.borrow_mut().databases[shard].dead = !ends,
             1 => self.world.borrow_mut().databases[shard].slow = !ends,
             2 => self.world.borrow_mut().databases[shard].refusing = !ends,
             3 => self.world.borrow_mut().databases[shard].table_locked = !ends,
             4 => self.lock_row(shard, ends),
-            5 => self.late_statement(shard),
+            5 | 12 | 13 => self.late_statement(shard),
             6 => self.kill(),
             7 => self.start_missing(),
             8 => self.one_stops(),
@@ -221,7 +222,10 @@ impl Run {
         }
         let at = self.chance.of(0..=late.len() - 1);
         let statement = late.swap_remove(at);
-        if !self.chance.once_in(3) && world.execute(shard, None, &statement).is_ok() {
+        if !self.chance.once_in(3)
+            && let Ok(reply) = world.execute(shard, None, &statement)
+            && reply.has_written()
+        {
             world.meet(Met::LateWrite);
         }
     }

@@ -121,7 +121,9 @@ impl<'t> Session<'t> {
                 // Now, or later.
                 if world.chance.once_in(2) {
                     world.databases[at].late.push(statement);
-                } else if world.execute(at, Some(self.member), &statement).is_ok() {
+                } else if let Ok(reply) = world.execute(at, Some(self.member), &statement)
+                    && reply.has_written()
+                {
                     world.meet(Met::AmbiguousWrite);
                 }
                 return Err(broken());

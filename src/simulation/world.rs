@@ -43,7 +43,7 @@ met! {
     GivenUpInFlight,
     /// A member was declared dead and goes on for a while.
     Lost,
-    /// A member that is no longer a partition's wrote one of its rows.
+    /// A write to a row of a partition came from a member that had lost it.
     ZombieWrite,
     /// A statement returned after its partition was given up.
     StaleCompletion,
