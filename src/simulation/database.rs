@@ -10,6 +10,9 @@ use crate::sink::shard::{Refusal, Remembered, WriteBatch};
 use crate::update::column;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What a strict database says of each row.
+const NOT_NULL: SqlState = "23502";
+
 /// A stored row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
@@ -107,6 +110,8 @@ pub struct Database {
     pub dead: bool,
     /// It refuses everything, until somebody acts.
     pub refusing: bool,
+    /// It refuses every row, as after a change of the schema.
+    pub strict: bool,
     /// It answers slowly.
     pub slow: bool,
     /// Where partitions began when it first saw them.
@@ -172,7 +177,7 @@ impl Database {
                 return Err("55P03");
             }
             // The new row is computed before the old one's lock is waited for.
-            let after = write.applied_to(row.clone())?;
+            let after = self.applied_to(write, row.clone())?;
             if self.locked.contains(&key) {
                 return Err("55P03");
             }
@@ -189,12 +194,17 @@ impl Database {
         for write in writes {
             let key = write.key.expect("a row has a key");
             // Constraints are checked on what is proposed, even where the row is there.
-            let row = write.applied_to(Stored::default())?;
+            let row = self.applied_to(write, Stored::default())?;
             if !self.rows.contains_key(&key) {
                 made.push((key, row, write));
             }
         }
         Ok(self.store(made, truth))
+    }
+
+    fn applied_to(&self, write: &RowWrite, row: Stored) -> Result<Stored, SqlState> {
+        let row = write.applied_to(row)?;
+        if self.strict { Err(NOT_NULL) } else { Ok(row) }
     }
 
     fn store(&mut self, rows: Vec<(RowKey, Stored, &RowWrite)>, truth: &mut Truth) -> Reply {
@@ -234,6 +244,7 @@ impl Database {
         let fate = &mut truth.fates[number];
         assert!(!fate.applied, "update {number} is refused, but took effect");
         fate.refused = true;
+        fate.struck = refusal.sqlstate.as_deref() == Some(NOT_NULL);
         let remembered = Remembered {
             offset,
             reason: refusal.reason,

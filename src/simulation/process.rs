@@ -156,6 +156,13 @@ impl Process {
             thread.resume(());
         }
         self.check_memory();
+        for shard in &self.shared.registry.shards {
+            if shard.down.load(Ordering::Relaxed)
+                && shard.why.lock().contains("more than one update in")
+            {
+                self.world.borrow_mut().meet(Met::BreakerOpen);
+            }
+        }
     }
 
     /// Nothing in memory is beyond its limit.

@@ -185,7 +185,7 @@ impl Run {
         let shard = self.chance.of(0..=SHARDS - 1);
         // Mostly it goes: where everything is broken at once, nothing happens.
         let ends = !self.chance.once_in(4);
-        match self.chance.of(0..=13) {
+        match self.chance.of(0..=14) {
             0 => self.world.borrow_mut().databases[shard].dead = !ends,
             1 => self.world.borrow_mut().databases[shard].slow = !ends,
             2 => self.world.borrow_mut().databases[shard].refusing = !ends,
@@ -193,6 +193,7 @@ impl Run {
             4 => self.lock_row(shard, ends),
             5 | 12 | 13 => self.late_statement(shard),
             6 => self.kill(),
+            14 => self.world.borrow_mut().databases[shard].strict = !ends,
             7 => self.start_missing(),
             8 => self.one_stops(),
             9 => self.expire_one(),
@@ -310,7 +311,7 @@ impl Run {
         self.set_calm(true);
         for database in &mut self.world.borrow_mut().databases {
             (database.dead, database.slow, database.refusing) = (false, false, false);
-            database.table_locked = false;
+            (database.table_locked, database.strict) = (false, false);
             database.locked.clear();
         }
         self.until("those that were told to stop have", |run| {

@@ -87,6 +87,8 @@ met! {
     RowThere,
     /// An update was refused by the database.
     Refused,
+    /// A shard stopped because its database refused too much; by steps.
+    BreakerOpen,
     /// An update that was refused before was remembered.
     Remembered,
     /// A dead letter was delivered.
