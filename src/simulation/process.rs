@@ -156,13 +156,17 @@ impl Process {
             thread.resume(());
         }
         self.check_memory();
-        for shard in &self.shared.registry.shards {
-            if shard.down.load(Ordering::Relaxed)
-                && shard.why.lock().contains("more than one update in")
-            {
-                self.world.borrow_mut().meet(Met::BreakerOpen);
-            }
+        if self.has_open_breaker() {
+            self.world.borrow_mut().meet(Met::BreakerOpen);
         }
+    }
+
+    /// Whether one of its shards stands still, as the database refused too much.
+    pub fn has_open_breaker(&self) -> bool {
+        self.shared.registry.shards.iter().any(|shard| {
+            shard.down.load(Ordering::Relaxed)
+                && shard.why.lock().contains("more than one update in")
+        })
     }
 
     /// Nothing in memory is beyond its limit.

@@ -185,7 +185,7 @@ impl Run {
         let shard = self.chance.of(0..=SHARDS - 1);
         // Mostly it goes: where everything is broken at once, nothing happens.
         let ends = !self.chance.once_in(4);
-        match self.chance.of(0..=14) {
+        match self.chance.of(0..=15) {
             0 => self.world.borrow_mut().databases[shard].dead = !ends,
             1 => self.world.borrow_mut().databases[shard].slow = !ends,
             2 => self.world.borrow_mut().databases[shard].refusing = !ends,
@@ -193,7 +193,8 @@ impl Run {
             4 => self.lock_row(shard, ends),
             5 | 12 | 13 => self.late_statement(shard),
             6 => self.kill(),
-            14 => self.world.borrow_mut().databases[shard].strict = !ends,
+            // Long enough for the breaker.
+            14 | 15 => self.world.borrow_mut().databases[shard].strict = self.chance.once_in(2),
             7 => self.start_missing(),
             8 => self.one_stops(),
             9 => self.expire_one(),
@@ -324,6 +325,19 @@ impl Run {
         self.start_missing();
     }
 
+    /// A breaker closes when its worker's next update is taken. Where that one is bad itself, somebody has to start the process
+    /// anew.
+    fn restart_stuck(&mut self) {
+        let all_stop = self.processes.iter().all(Process::is_told_to_stop);
+        while let Some(at) = self.processes.iter().position(Process::has_open_breaker) {
+            self.processes.swap_remove(at).kill(&mut self.chance);
+        }
+        self.start_missing();
+        if all_stop {
+            self.processes.iter().for_each(Process::stop);
+        }
+    }
+
     /// All processes are stopped and started anew, told to go on behind what is gone.
     fn somebody_acts(&mut self) {
         self.calm_down();
@@ -371,6 +385,9 @@ impl Run {
                 return;
             }
             (0..50).for_each(|_| self.step());
+            if self.chance.once_in(40) {
+                self.restart_stuck();
+            }
         }
         let world = self.world.borrow();
         panic!(
