@@ -22,7 +22,7 @@ use millpond::ready::ReadySet;
 use millpond::sink::pool::ShardPool;
 use millpond::sink::rate::WriteRates;
 use millpond::sink::shape::SUBSCRIPTION;
-use millpond::sink::shard::ShardConnection;
+use millpond::sink::shard::{ShardConnection, ShardSession};
 use millpond::update::{Place, Update, decode};
 use millpond::worker::apply::{Applier, Shared};
 use millpond::worker::fold::{Folds, Outcome};

@@ -1,5 +1,5 @@
 //! Named crash points and deliberately broken behaviour, for tests of the guarantees. Only with `--features faults`; in
-//! every other build both functions are constants.
+//! every other build both functions are constants, but that tests within this crate break guarantees too (`in_tests`).
 //!
 //! `MILLPOND_TEST_CRASH=point` ends the process, as kill -9 would, the first time that it reaches the point:
 //! `between-statements` and `after-write` of a batch, `before-refuse` and `after-refuse` of an update, `before-dead-letter`
@@ -25,7 +25,7 @@ pub fn crash_point(name: &str) {
 pub const fn crash_point(_name: &str) {}
 
 /// Whether this guarantee was asked to be broken.
-#[cfg(feature = "faults")]
+#[cfg(all(feature = "faults", not(test)))]
 pub fn mutant(name: &str) -> bool {
     static ASKED: OnceLock<Option<String>> = OnceLock::new();
     ASKED
@@ -34,8 +34,25 @@ pub fn mutant(name: &str) -> bool {
         == Some(name)
 }
 
+/// Whether the calling thread's test asked for this guarantee to be broken.
+#[cfg(test)]
+pub fn mutant(name: &str) -> bool {
+    in_tests::BROKEN.get() == Some(name)
+}
+
+/// Which guarantee is broken, for tests within this crate: each thread has its own.
+#[cfg(test)]
+pub mod in_tests {
+    use std::cell::Cell;
+
+    thread_local! {
+        /// The mutant's name.
+        pub static BROKEN: Cell<Option<&'static str>> = const { Cell::new(None) };
+    }
+}
+
 /// Whether this guarantee was asked to be broken; never in this build.
-#[cfg(not(feature = "faults"))]
+#[cfg(not(any(feature = "faults", test)))]
 #[inline]
 pub const fn mutant(_name: &str) -> bool {
     false

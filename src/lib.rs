@@ -44,3 +44,6 @@ pub mod demo;
 pub mod embedded;
 // Commands.
 pub mod cli;
+// All of the consumer against a simulated world.
+#[cfg(all(test, not(feature = "loom")))]
+mod simulation;

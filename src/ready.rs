@@ -128,7 +128,7 @@ mod tests {
                 break;
             }
         }
-        marker.join().unwrap();
+        marker.join().expect("the marker ends");
         assert!(seen > 0);
     }
 }

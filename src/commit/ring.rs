@@ -107,7 +107,7 @@ impl Ring {
     }
 
     /// Whether any message at all is marked as finished; only for the broken build that commits the highest.
-    #[cfg(feature = "faults")]
+    #[cfg(any(feature = "faults", test))]
     pub(super) fn is_finished(&self, sequence: u64) -> bool {
         let Slot(sequence) = Slot::of(sequence);
         let index = sequence & (self.capacity - 1);

@@ -109,7 +109,7 @@ impl Tracker {
             }
             self.tail += count;
         }
-        #[cfg(feature = "faults")]
+        #[cfg(any(feature = "faults", test))]
         self.commit_highest_if_broken();
         self.tail - before
     }
@@ -138,7 +138,7 @@ impl Tracker {
     }
 
     /// The deliberately broken build: the highest finished offset instead of the contiguous prefix.
-    #[cfg(feature = "faults")]
+    #[cfg(any(feature = "faults", test))]
     fn commit_highest_if_broken(&mut self) {
         if crate::fault::mutant("commit-highest") {
             let claims = (self.tail..self.head).zip(&self.entries);

@@ -46,6 +46,22 @@ pub enum Event {
 pub struct CommitError(KafkaError);
 
 impl CommitError {
+    /// What the coordinator answers to a member whose generation has passed.
+    #[cfg(all(test, not(feature = "loom")))]
+    pub(crate) fn stale() -> Self {
+        Self(KafkaError::ConsumerCommit(
+            RDKafkaErrorCode::IllegalGeneration,
+        ))
+    }
+
+    /// What comes when no coordinator answers.
+    #[cfg(all(test, not(feature = "loom")))]
+    pub(crate) fn unanswered() -> Self {
+        Self(KafkaError::ConsumerCommit(
+            RDKafkaErrorCode::RequestTimedOut,
+        ))
+    }
+
     /// Whether it failed because the group rebalances: it succeeds afterwards.
     pub fn is_of_a_rebalance(&self) -> bool {
         matches!(

@@ -74,6 +74,17 @@ impl DeadLetterSender {
     }
 }
 
+/// A sender without a thread, and the letters that were sent with it.
+#[cfg(all(test, not(feature = "loom")))]
+pub(crate) fn collected() -> (DeadLetterSender, impl FnMut() -> Option<DeadLetter>) {
+    let (sender, orders) = unbounded();
+    let next = move || match orders.try_recv() {
+        Ok(Order::Deliver(letter)) => Some(*letter),
+        _ => None,
+    };
+    (DeadLetterSender(sender), next)
+}
+
 /// The thread, as its owner holds it.
 pub struct DeadLetters {
     sender: DeadLetterSender,

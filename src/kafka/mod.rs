@@ -8,6 +8,7 @@ pub mod client;
 pub mod native;
 // In: the group's member, and reading without joining it.
 pub mod consumer;
+pub mod member;
 pub mod membership;
 pub mod reader;
 // Out.

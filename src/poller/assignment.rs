@@ -5,7 +5,8 @@ use super::lookup::Start;
 use crate::commit::Tracker;
 use crate::dispatch::Origin;
 use crate::ids::Partition;
-use crate::kafka::native::{Message, PartitionQueue};
+use crate::kafka::member::Queue;
+use crate::kafka::native::PartitionQueue;
 use crate::observe::recorder::PartitionRecorder;
 use crate::ready::ReadySet;
 use crate::sync::{AtomicU64, Ordering};
@@ -70,7 +71,7 @@ impl DeadEpoch {
 }
 
 /// An assigned partition in one epoch.
-pub struct Assigned {
+pub struct Assigned<Q: Queue = PartitionQueue> {
     /// Which one.
     pub partition: Partition,
     /// Its slots.
@@ -78,14 +79,14 @@ pub struct Assigned {
     /// What its messages carry.
     pub origin: Arc<Origin>,
     /// Its queue.
-    pub queue: PartitionQueue,
+    pub queue: Q,
     /// Messages that were read and found no room. They hold no slot.
-    pub held: VecDeque<Message>,
+    pub held: VecDeque<Q::Record>,
     /// The offset that was last sent to be committed.
     pub committed: i64,
     /// It stands still, with an alarm: it is not read any more.
     pub stopped: bool,
-    /// Where reading began, then everything below is finished.
+    /// Everything below is finished: where reading began, then as far as it went. -1 where that is not known.
     finished: i64,
     /// Mean size of the messages of the last read; 0 before the first.
     message_bytes: u64,
@@ -93,14 +94,9 @@ pub struct Assigned {
     position_is_trusted: bool,
 }
 
-impl Assigned {
+impl<Q: Queue> Assigned<Q> {
     /// A new epoch that begins at `start`.
-    pub fn new(
-        start: &Start,
-        queue: PartitionQueue,
-        settings: &PollerSettings,
-        ready: &Arc<ReadySet>,
-    ) -> Self {
+    pub fn new(start: &Start, queue: Q, settings: &PollerSettings, ready: &Arc<ReadySet>) -> Self {
         let tracker = Tracker::new(settings.in_memory_max_per_partition);
         let origin = Origin::new(start.partition, tracker.ring().clone(), ready.clone());
         Self {
@@ -109,9 +105,18 @@ impl Assigned {
             tracker,
             queue,
             held: VecDeque::new(),
-            committed: start.committed.unwrap_or(-1),
+            // A log that was cut off below what was committed begins there, and that is committed: else the next owner
+            // would pass over what is written in between.
+            committed: start
+                .committed
+                .filter(|committed| start.stopped || *committed <= start.offset)
+                .unwrap_or(-1),
             stopped: start.stopped,
-            finished: start.offset,
+            // What is gone below the start of one that stands still is not finished: somebody has to decide.
+            finished: match start.stopped {
+                true => start.committed.unwrap_or(-1),
+                false => start.offset,
+            },
             message_bytes: 0,
             position_is_trusted: false,
         }

@@ -25,6 +25,7 @@ use crate::fault;
 use crate::ids::Partition;
 use crate::kafka::consumer::{Event, GroupConsumer};
 use crate::kafka::dead_letters::DeadLetterSender;
+use crate::kafka::member::Member;
 use crate::observe::Registry;
 use crate::observe::recorder::PollerRecorder;
 use crate::partitioner::Partitioner;
@@ -97,8 +98,8 @@ struct Revoking {
 }
 
 /// One poller, to be run on its thread.
-pub struct Poller {
-    consumer: GroupConsumer,
+pub struct Poller<M: Member = GroupConsumer> {
+    consumer: M,
     ready: Arc<ReadySet>,
     dispatch: Dispatch,
     lookup: LookupClient,
@@ -107,7 +108,7 @@ pub struct Poller {
     shared: PollerShared,
     recorder: Arc<PollerRecorder>,
     /// By partition.
-    assigned: Vec<Option<Box<Assigned>>>,
+    assigned: Vec<Option<Box<Assigned<M::Queue>>>>,
     /// By partition.
     silence: Vec<Silence>,
     revoking: VecDeque<Revoking>,
@@ -119,12 +120,14 @@ pub struct Poller {
     asked: Vec<Option<u64>>,
     /// The headers of the message in hand.
     headers: crate::dispatch::Headers,
+    /// Partitions to be visited in this round.
+    visits: Vec<Partition>,
 }
 
-impl Poller {
+impl<M: Member> Poller<M> {
     /// Made on the poller's own thread, by the pipeline.
     pub fn new(
-        (consumer, ready): (GroupConsumer, Arc<ReadySet>),
+        (consumer, ready): (M, Arc<ReadySet>),
         dispatch: Dispatch,
         lookup: LookupClient,
         dead_letters: DeadLetterSender,
@@ -152,44 +155,57 @@ impl Poller {
             gauges_due: now,
             sweep_due: now,
             headers: crate::dispatch::Headers::default(),
+            visits: Vec::new(),
         }
     }
 
     /// The thread's work, until it is told to stop or can't go on. Leaves the group before it returns.
     pub fn run(mut self) -> Ended {
         self.ready.owned_by_this_thread();
-        let mut visits = Vec::new();
         let ended = loop {
-            if self.shared.stop.load(Ordering::Acquire) {
-                break Ended::Stopped;
-            }
-            if let Err(why) = self.serve_group() {
-                break Ended::Failed(why);
-            }
-            let mut busy = false;
-            self.ready.take(&mut visits);
-            // A moving start, so that no partition is always the first to find room.
-            let start = if visits.is_empty() {
-                0
-            } else {
-                usize::try_from(self.recorder.received.get()).unwrap_or(0) % visits.len()
-            };
-            for at in 0..visits.len() {
-                busy |= self.visit(visits[(start + at) % visits.len()]);
-            }
-            self.dispatch.flush();
-            self.give_up_drained();
-            self.commit_when_due();
-            if self.settings.in_memory_max_per_process.is_some() {
-                // The incident's consumer: whatever is finished may make room for any partition, so it looks at all.
-                std::thread::sleep(PROCESS_LIMIT_LOOK);
-                self.mark_all();
-            } else if !busy {
-                self.ready.sleep(self.sleep_max());
+            match self.round() {
+                Ok(busy) => self.rest(busy),
+                Err(ended) => break ended,
             }
         };
         self.close();
         ended
+    }
+
+    /// One round. Whether there may be more to do at once.
+    pub fn round(&mut self) -> Result<bool, Ended> {
+        if self.shared.stop.load(Ordering::Acquire) {
+            return Err(Ended::Stopped);
+        }
+        self.serve_group().map_err(Ended::Failed)?;
+        let mut busy = false;
+        let mut visits = std::mem::take(&mut self.visits);
+        self.ready.take(&mut visits);
+        // A moving start, so that no partition is always the first to find room.
+        let start = if visits.is_empty() {
+            0
+        } else {
+            usize::try_from(self.recorder.received.get()).unwrap_or(0) % visits.len()
+        };
+        for at in 0..visits.len() {
+            busy |= self.visit(visits[(start + at) % visits.len()]);
+        }
+        self.visits = visits;
+        self.dispatch.flush();
+        self.give_up_drained();
+        self.commit_when_due();
+        Ok(busy)
+    }
+
+    /// Between two rounds.
+    fn rest(&self, busy: bool) {
+        if self.settings.in_memory_max_per_process.is_some() {
+            // The incident's consumer: whatever is finished may make room for any partition, so it looks at all.
+            std::thread::sleep(PROCESS_LIMIT_LOOK);
+            self.mark_all();
+        } else if !busy {
+            self.ready.sleep(self.sleep_max());
+        }
     }
 
     fn sleep_max(&self) -> Duration {
@@ -256,6 +272,7 @@ impl Poller {
                         self.asked[start.partition.index()]
                             .take_if(|asked| *asked == number)
                             .is_some()
+                            || fault::mutant("stale-epoch-accepted")
                     });
                     self.begin(&starts)?;
                 }
@@ -390,7 +407,7 @@ impl Poller {
         self.count_assigned();
     }
 
-    fn bury(&mut self, assigned: Assigned) {
+    fn bury(&mut self, assigned: Assigned<M::Queue>) {
         let partition = assigned.partition;
         self.shared
             .registry
@@ -408,7 +425,7 @@ impl Poller {
     }
 
     /// Steps 1 to 4 of the shutdown.
-    fn close(mut self) {
+    pub fn close(mut self) {
         self.dispatch.flush();
         let deadline = crate::clock::now() + self.settings.drain_deadline;
         let all: Vec<Partition> = self
@@ -432,7 +449,7 @@ impl Poller {
             {
                 break;
             }
-            std::thread::sleep(DRAIN_LOOK);
+            crate::clock::sleep(DRAIN_LOOK);
         }
         self.commit_and_wait(&all);
         self.update_gauges();

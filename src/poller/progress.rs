@@ -5,6 +5,7 @@ use super::Poller;
 use crate::fault;
 use crate::ids::Partition;
 use crate::kafka::consumer::CommitError;
+use crate::kafka::member::Member;
 use std::time::Duration;
 
 /// How often the gauges of partitions are brought up to date.
@@ -12,7 +13,7 @@ const GAUGES_INTERVAL: Duration = Duration::from_millis(200);
 /// Every partition is visited this often even if nothing marked it: a missed callback costs a second, not a partition.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-impl Poller {
+impl<M: Member> Poller<M> {
     /// Commits in the background what is newly finished, and brings the gauges up to date.
     pub(super) fn commit_when_due(&mut self) {
         let now = crate::clock::now();
@@ -93,6 +94,10 @@ impl Poller {
         if let Err(error) = self.consumer.commit_and_wait(&offsets, within) {
             self.recorder.commit_failures.add(1);
             tracing::warn!(error = %error, "the last commit failed; what it held is read again and the fence refuses it");
+            // It may have been an earlier one that failed, with partitions that stay.
+            for assigned in self.assigned.iter_mut().flatten() {
+                assigned.commit_again();
+            }
         }
     }
 

@@ -7,12 +7,12 @@ use crate::dispatch::{Arrival, OpenSlot};
 use crate::ids::Partition;
 use crate::kafka::consumer::stops_partition;
 use crate::kafka::dead_letters::DeadLetter;
-use crate::kafka::native::Message;
+use crate::kafka::member::{Member, Queue, Record};
 use crate::observe::recorder::PartitionAlarm;
 use crate::update::{Envelope, judge};
 use std::time::Instant;
 
-impl Poller {
+impl<M: Member> Poller<M> {
     /// Reads a ready partition, at most a quantum and as far as it has room. True when there may be more to do at once.
     pub(super) fn visit(&mut self, partition: Partition) -> bool {
         if self.is_revoking(partition) {
@@ -29,7 +29,7 @@ impl Poller {
         busy
     }
 
-    fn visit_assigned(&mut self, assigned: &mut Assigned) -> bool {
+    fn visit_assigned(&mut self, assigned: &mut Assigned<M::Queue>) -> bool {
         assigned.tracker.advance();
         let share = self.shared.budget.share();
         // What was held back came from a read that may have left more.
@@ -49,7 +49,8 @@ impl Poller {
             self.headers.clear();
             message.for_each_header(|name, value| self.headers.push(name, value));
             let length = message_bytes(message) + self.headers.length() as u64;
-            let has_room = |tracker: &Tracker| Assigned::has_room(tracker, length, share);
+            let has_room =
+                |tracker: &Tracker| Assigned::<M::Queue>::has_room(tracker, length, share);
             let no_room = !has_room(&assigned.tracker) && assigned.tracker.wait_for_room(has_room);
             if no_room || self.process_is_full(assigned) {
                 // A completion marks the partition again.
@@ -78,7 +79,7 @@ impl Poller {
     }
 
     /// The incident's consumer: one limit for all partitions of the process.
-    fn process_is_full(&self, visited: &Assigned) -> bool {
+    fn process_is_full(&self, visited: &Assigned<M::Queue>) -> bool {
         self.settings.in_memory_max_per_process.is_some_and(|max| {
             let others = self.assigned.iter().flatten();
             let in_flight = others
@@ -91,8 +92,8 @@ impl Poller {
     /// The message's headers are in `self.headers`.
     fn receive(
         &mut self,
-        assigned: &mut Assigned,
-        message: &Message,
+        assigned: &mut Assigned<M::Queue>,
+        message: &impl Record,
         length: u64,
         (now, now_ms): (Instant, i64),
     ) {
@@ -152,7 +153,7 @@ impl Poller {
     }
 
     /// An error in place of a message takes no slot. Those that say that records are gone or unreadable stop the partition.
-    fn receive_error(&mut self, assigned: &mut Assigned, message: &Message) {
+    fn receive_error(&mut self, assigned: &mut Assigned<M::Queue>, message: &impl Record) {
         let Some(error) = message.error() else { return };
         assigned.received_error();
         self.recorder.errors.add(1);
@@ -182,7 +183,7 @@ impl Poller {
     }
 }
 
-fn message_bytes(message: &Message) -> u64 {
+fn message_bytes(message: &impl Record) -> u64 {
     let length = |bytes: Option<&[u8]>| bytes.map_or(0, |bytes| bytes.len() as u64);
     length(message.key()) + length(message.value())
 }

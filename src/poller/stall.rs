@@ -9,6 +9,7 @@
 use super::Poller;
 use super::assignment::Assigned;
 use crate::ids::Partition;
+use crate::kafka::member::{Member, Queue};
 
 /// What the looks at a partition have found. Offsets below which everything was finished then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,7 +35,7 @@ impl Silence {
     }
 }
 
-impl Poller {
+impl<M: Member> Poller<M> {
     /// Looks for silent partitions, with the brokers' end offsets.
     pub(super) fn look_for_silence(&mut self, ends: &[i64]) -> Result<(), String> {
         for (index, end) in ends.iter().enumerate() {
@@ -63,7 +64,7 @@ impl Poller {
 }
 
 /// Whether a message could come at once.
-fn is_idle(assigned: &Assigned) -> bool {
+fn is_idle<Q: Queue>(assigned: &Assigned<Q>) -> bool {
     !assigned.stopped && assigned.held.is_empty() && assigned.tracker.in_flight() == 0
 }
 

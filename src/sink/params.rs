@@ -56,6 +56,20 @@ impl ArrayParam {
         self.elements.clear();
     }
 
+    /// Reads the elements back; `None` for NULL.
+    #[cfg(all(test, not(feature = "loom")))]
+    pub fn elements(&self) -> Vec<Option<&[u8]>> {
+        let mut rest = self.elements.as_slice();
+        let mut elements = Vec::new();
+        while let Some((length, bytes)) = rest.split_first_chunk() {
+            let length = usize::try_from(i32::from_be_bytes(*length)).ok();
+            let (element, others) = bytes.split_at(length.unwrap_or(0));
+            elements.push(length.map(|_| element));
+            rest = others;
+        }
+        elements
+    }
+
     /// Bytes encoded so far.
     pub fn bytes(&self) -> usize {
         self.elements.len()

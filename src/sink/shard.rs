@@ -82,6 +82,39 @@ struct Live {
     prepared: HashMap<(Use, Touched), (Statement, String)>,
 }
 
+/// What a worker asks of its shard, each with one round trip.
+pub trait ShardSession {
+    /// Whether there is a connection as far as is known.
+    fn is_connected(&self) -> bool;
+
+    /// Connects if there is no connection.
+    fn connect(&mut self) -> Result<(), SinkError>;
+
+    /// Writes rows that exist and whose fence is below their first position: how many.
+    fn update(&mut self, batch: &WriteBatch) -> Result<u64, SinkError>;
+
+    /// Makes the rows that don't exist: how many.
+    fn insert(&mut self, batch: &WriteBatch) -> Result<u64, SinkError>;
+
+    /// The stored fence of each of these rows; `None` for a row that doesn't exist.
+    fn ask(&mut self, keys: &[RowKey]) -> Result<Vec<Option<Position>>, SinkError>;
+
+    /// Which of these rows nobody else holds locked. Rows that don't exist are not locked.
+    fn unlocked(&mut self, keys: &[RowKey]) -> Result<Vec<bool>, SinkError>;
+
+    /// Remembers a refused update and moves its row's fence, both or neither. False: the fence was there already, so another
+    /// connection has decided about this update.
+    fn refuse(&mut self, refusal: &Refusal) -> Result<bool, SinkError>;
+
+    /// Those of a partition's updates that were refused before, by a life of this process that may not have sent its dead
+    /// letters.
+    fn remembered(
+        &mut self,
+        partition: Partition,
+        offsets: &[i64],
+    ) -> Result<Vec<Remembered>, SinkError>;
+}
+
 /// One worker's connection. Made when first used and after it broke.
 pub struct ShardConnection {
     pool: ShardPool,
@@ -99,26 +132,6 @@ impl ShardConnection {
             incarnation,
             live: None,
         }
-    }
-
-    /// Whether there is a connection as far as is known.
-    pub fn is_connected(&self) -> bool {
-        self.live.is_some()
-    }
-
-    /// Connects if there is no connection.
-    pub fn connect(&mut self) -> Result<(), SinkError> {
-        self.live().map(|_| ())
-    }
-
-    /// Writes rows that exist and whose fence is below their first position: how many.
-    pub fn update(&mut self, batch: &WriteBatch) -> Result<u64, SinkError> {
-        self.write(Use::Update, batch)
-    }
-
-    /// Makes the rows that don't exist: how many.
-    pub fn insert(&mut self, batch: &WriteBatch) -> Result<u64, SinkError> {
-        self.write(Use::Insert, batch)
     }
 
     fn write(&mut self, which: Use, batch: &WriteBatch) -> Result<u64, SinkError> {
@@ -150,94 +163,6 @@ impl ShardConnection {
             .execute(statement, &params)
             .map_err(|error| failed(error, sql));
         written.or_else(|error| self.note(error))
-    }
-
-    /// The stored fence of each of these rows; `None` for a row that doesn't exist.
-    pub fn ask(&mut self, keys: &[RowKey]) -> Result<Vec<Option<Position>>, SinkError> {
-        let sql = self.shape.ask();
-        let (apps, subscriptions) = key_params(keys);
-        let rows = self.run(&sql, |client| {
-            client.query_typed(&sql, &typed_keys(&apps, &subscriptions))
-        })?;
-        let mut fences = vec![None; keys.len()];
-        for row in rows {
-            let position = Position {
-                incarnation: row.get(1),
-                leader_epoch: row.get(2),
-                offset: row.get(3),
-            };
-            fences[number(&row)] = Some(position);
-        }
-        Ok(fences)
-    }
-
-    /// Which of these rows nobody else holds locked. Rows that don't exist are not locked.
-    pub fn unlocked(&mut self, keys: &[RowKey]) -> Result<Vec<bool>, SinkError> {
-        let exists = self.ask(keys)?;
-        let sql = self.shape.unlocked();
-        let (apps, subscriptions) = key_params(keys);
-        let rows = self.run(&sql, |client| {
-            client.query_typed(&sql, &typed_keys(&apps, &subscriptions))
-        })?;
-        let mut unlocked: Vec<bool> = exists.iter().map(Option::is_none).collect();
-        for row in rows {
-            unlocked[number(&row)] = true;
-        }
-        Ok(unlocked)
-    }
-
-    /// Remembers a refused update and moves its row's fence, both or neither. False: the fence was there already, so another
-    /// connection has decided about this update.
-    pub fn refuse(&mut self, refusal: &Refusal) -> Result<bool, SinkError> {
-        let sql = self.shape.refuse();
-        let since_1970 = Duration::from_millis(u64::try_from(refusal.timestamp_ms).unwrap_or(0));
-        let rows = self.run(&sql, |client| {
-            client.query_typed(
-                &sql,
-                &[
-                    (&UuidParam(refusal.key.app.0), Type::UUID),
-                    (&UuidParam(refusal.key.subscription.0), Type::UUID),
-                    (&refusal.position.incarnation, Type::INT4),
-                    (&refusal.position.leader_epoch, Type::INT4),
-                    (&refusal.position.offset, Type::INT8),
-                    (&(UNIX_EPOCH + since_1970), Type::TIMESTAMPTZ),
-                    (&refusal.partition.0, Type::INT4),
-                    (&refusal.reason.as_str(), Type::TEXT),
-                    (&refusal.sqlstate, Type::TEXT),
-                    (&refusal.message, Type::TEXT),
-                ],
-            )
-        })?;
-        Ok(!rows.is_empty())
-    }
-
-    /// Those of a partition's updates that were refused before, by a life of this process that may not have sent its dead
-    /// letters.
-    pub fn remembered(
-        &mut self,
-        partition: Partition,
-        offsets: &[i64],
-    ) -> Result<Vec<Remembered>, SinkError> {
-        const SQL: &str = "SELECT source_offset, reason, sqlstate, message FROM refused \
-             WHERE incarnation = $1 AND partition = $2 AND source_offset = ANY($3)";
-        let incarnation = self.incarnation;
-        let rows = self.run(SQL, |client| {
-            client.query_typed(
-                SQL,
-                &[
-                    (&incarnation, Type::INT4),
-                    (&partition.0, Type::INT4),
-                    (&offsets, Type::INT8_ARRAY),
-                ],
-            )
-        })?;
-        let remembered = rows.iter().map(|row| Remembered {
-            offset: row.get(0),
-            reason: Reason::parse(row.get(1)).unwrap_or(Reason::Database),
-            sqlstate: row.get(2),
-            message: row.get(3),
-        });
-        Ok(remembered.collect())
     }
 
     fn run<T>(
@@ -279,6 +204,106 @@ impl ShardConnection {
                 .batch_execute("SELECT pg_terminate_backend(pg_backend_pid())");
         }
         Err(error)
+    }
+}
+
+impl ShardSession for ShardConnection {
+    fn is_connected(&self) -> bool {
+        self.live.is_some()
+    }
+
+    fn connect(&mut self) -> Result<(), SinkError> {
+        self.live().map(|_| ())
+    }
+
+    fn update(&mut self, batch: &WriteBatch) -> Result<u64, SinkError> {
+        self.write(Use::Update, batch)
+    }
+
+    fn insert(&mut self, batch: &WriteBatch) -> Result<u64, SinkError> {
+        self.write(Use::Insert, batch)
+    }
+
+    fn ask(&mut self, keys: &[RowKey]) -> Result<Vec<Option<Position>>, SinkError> {
+        let sql = self.shape.ask();
+        let (apps, subscriptions) = key_params(keys);
+        let rows = self.run(&sql, |client| {
+            client.query_typed(&sql, &typed_keys(&apps, &subscriptions))
+        })?;
+        let mut fences = vec![None; keys.len()];
+        for row in rows {
+            let position = Position {
+                incarnation: row.get(1),
+                leader_epoch: row.get(2),
+                offset: row.get(3),
+            };
+            fences[number(&row)] = Some(position);
+        }
+        Ok(fences)
+    }
+
+    fn unlocked(&mut self, keys: &[RowKey]) -> Result<Vec<bool>, SinkError> {
+        let exists = self.ask(keys)?;
+        let sql = self.shape.unlocked();
+        let (apps, subscriptions) = key_params(keys);
+        let rows = self.run(&sql, |client| {
+            client.query_typed(&sql, &typed_keys(&apps, &subscriptions))
+        })?;
+        let mut unlocked: Vec<bool> = exists.iter().map(Option::is_none).collect();
+        for row in rows {
+            unlocked[number(&row)] = true;
+        }
+        Ok(unlocked)
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) -> Result<bool, SinkError> {
+        let sql = self.shape.refuse();
+        let since_1970 = Duration::from_millis(u64::try_from(refusal.timestamp_ms).unwrap_or(0));
+        let rows = self.run(&sql, |client| {
+            client.query_typed(
+                &sql,
+                &[
+                    (&UuidParam(refusal.key.app.0), Type::UUID),
+                    (&UuidParam(refusal.key.subscription.0), Type::UUID),
+                    (&refusal.position.incarnation, Type::INT4),
+                    (&refusal.position.leader_epoch, Type::INT4),
+                    (&refusal.position.offset, Type::INT8),
+                    (&(UNIX_EPOCH + since_1970), Type::TIMESTAMPTZ),
+                    (&refusal.partition.0, Type::INT4),
+                    (&refusal.reason.as_str(), Type::TEXT),
+                    (&refusal.sqlstate, Type::TEXT),
+                    (&refusal.message, Type::TEXT),
+                ],
+            )
+        })?;
+        Ok(!rows.is_empty())
+    }
+
+    fn remembered(
+        &mut self,
+        partition: Partition,
+        offsets: &[i64],
+    ) -> Result<Vec<Remembered>, SinkError> {
+        const SQL: &str = "SELECT source_offset, reason, sqlstate, message FROM refused \
+             WHERE incarnation = $1 AND partition = $2 AND source_offset = ANY($3)";
+        let incarnation = self.incarnation;
+        let rows = self.run(SQL, |client| {
+            client.query_typed(
+                SQL,
+                &[
+                    (&incarnation, Type::INT4),
+                    (&partition.0, Type::INT4),
+                    (&offsets, Type::INT8_ARRAY),
+                ],
+            )
+        })?;
+        let remembered = rows.iter().map(|row| Remembered {
+            offset: row.get(0),
+            reason: Reason::parse(row.get(1)).unwrap_or(Reason::Database),
+            sqlstate: row.get(2),
+            message: row.get(3),
+        });
+        Ok(remembered.collect())
     }
 }
 

@@ -19,6 +19,14 @@ pub enum Verdict {
     ShardDown,
 }
 
+#[cfg(all(test, not(feature = "loom")))]
+impl Verdict {
+    /// Of a code, for databases that are no Postgres.
+    pub(crate) fn of(code: &str) -> Self {
+        of_state(&SqlState::from_code(code))
+    }
+}
+
 /// Sorts an error.
 pub fn verdict(error: &Error) -> Verdict {
     match error.code() {

@@ -16,9 +16,9 @@ use crate::ids::{Partition, RowKey, ShardIndex};
 use crate::observe::recorder::{ConnectionState, WorkerRecorder};
 use crate::sink::rate::WriteRates;
 use crate::sink::shape::Shape;
-use crate::sink::shard::{ShardConnection, SinkError};
+use crate::sink::shard::{ShardConnection, ShardSession, SinkError};
 use crate::sink::sqlstate::Verdict;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +27,8 @@ use std::time::Duration;
 const ROUNDS_MAX: usize = 16;
 
 /// What a worker writes with.
-pub struct Applier {
-    pub(super) connection: ShardConnection,
+pub struct Applier<S = ShardConnection> {
+    pub(super) connection: S,
     pub(super) shard: ShardIndex,
     encoder: Encoder,
     on_missing_row: OnMissingRow,
@@ -54,10 +54,10 @@ pub struct Shared {
 /// The origin of each message of a batch, by its number.
 pub type Origins<'a> = &'a [&'a Arc<Origin>];
 
-impl Applier {
+impl<S: ShardSession> Applier<S> {
     /// For one worker.
     pub fn new(
-        connection: ShardConnection,
+        connection: S,
         shape: &'static Shape,
         on_missing_row: OnMissingRow,
         recorder: Arc<WorkerRecorder>,
@@ -139,8 +139,9 @@ impl Applier {
                 if unfolded.len() > 1 {
                     // In order: the last pushed is the first written.
                     parts.extend(unfolded.into_iter().rev().map(|fold| vec![fold]));
-                } else if !self.refuse(folds, &part[0], error) {
-                    parts.push(part);
+                } else if let Err(error) = self.refuse(folds, &part[0], error) {
+                    // No longer about the update itself.
+                    self.answer(folds, part, &error, parts, parked);
                 }
             }
             Verdict::Data => push_halves(part, parts),
@@ -222,10 +223,7 @@ impl Applier {
     /// Writes one update of a fold that had to be taken apart; a data error refuses it here, so that the next can go on.
     fn write_unfolded(&mut self, folds: &mut Folds<'_>, fold: Fold) -> Result<(), SinkError> {
         match self.write(folds, std::slice::from_ref(&fold)) {
-            Err(error) if error.verdict == Verdict::Data => {
-                while !self.refuse(folds, &fold, &error) && !self.patience.is_exhausted() {}
-                Ok(())
-            }
+            Err(error) if error.verdict == Verdict::Data => self.refuse(folds, &fold, &error),
             other => other,
         }
     }
@@ -351,17 +349,11 @@ fn drop_dead_epochs(folds: &mut Folds<'_>, part: Vec<Fold>, origins: Origins<'_>
     if fault::mutant("dead-epochs-not-dropped") || origins.iter().all(|origin| origin.is_live()) {
         return part;
     }
-    let mut epochs: HashMap<Partition, HashSet<*const Origin>> = HashMap::new();
-    for origin in origins {
-        epochs
-            .entry(origin.partition)
-            .or_default()
-            .insert(Arc::as_ptr(origin));
-    }
-    let (live, dead): (Vec<Fold>, Vec<Fold>) = part.into_iter().partition(|fold| {
-        let origin = origins[folds.messages[fold.first].number];
-        origin.is_live() || epochs[&origin.partition].len() > 1
-    });
+    let alive = origins.iter().filter(|origin| origin.is_live());
+    let ours: HashSet<Partition> = alive.map(|origin| origin.partition).collect();
+    let (live, dead): (Vec<Fold>, Vec<Fold>) = part
+        .into_iter()
+        .partition(|fold| ours.contains(&folds.messages[fold.first].partition));
     dead.iter()
         .for_each(|fold| folds.note(fold, || Outcome::DeadEpoch));
     live

@@ -27,6 +27,7 @@ use crate::ids::{Position, RowKey};
 use crate::kafka::dead_letters::DeadLetterSender;
 use crate::observe::recorder::{ConnectionState, WorkerRecorder};
 use crate::partitioner::Partitioner;
+use crate::sink::shard::{ShardConnection, ShardSession};
 use crate::update::{Place, decode};
 use apply::Applier;
 use crossbeam_channel::RecvTimeoutError;
@@ -68,23 +69,23 @@ pub struct WorkerSettings {
 }
 
 /// One worker, to be run on its thread.
-pub struct Worker {
+pub struct Worker<S = ShardConnection> {
     lane: LaneReceiver,
     /// A batch that would have made the last turn too large.
     carried: Option<Batch>,
     settings: WorkerSettings,
-    applier: Applier,
+    applier: Applier<S>,
     parking: Parking,
     dead_letters: DeadLetterSender,
     recorder: Arc<WorkerRecorder>,
 }
 
-impl Worker {
+impl<S: ShardSession> Worker<S> {
     /// Made by the pipeline.
     pub fn new(
         lane: LaneReceiver,
         settings: WorkerSettings,
-        applier: Applier,
+        applier: Applier<S>,
         dead_letters: DeadLetterSender,
         recorder: Arc<WorkerRecorder>,
     ) -> Self {
@@ -101,31 +102,38 @@ impl Worker {
 
     /// The thread's work, until the lane ends or the process gives up.
     pub fn run(mut self) {
+        self.begin();
+        while self.step() {}
+        self.recorder.set_connection_state(ConnectionState::Down);
+    }
+
+    /// Before the first step.
+    pub fn begin(&mut self) {
         if self.settings.sink == SinkKind::Postgres {
             self.applier.connect();
         }
-        loop {
-            self.applier.patience.alive(IDLE);
-            self.recorder
-                .set_connection_state(self.applier.connection_state(self.settings.sink));
-            let mut turn = Vec::new();
-            let ended = self.take(&mut turn);
-            if !turn.is_empty() {
-                self.turn(turn);
-            }
-            self.release_unlocked();
-            if self.applier.patience.is_exhausted() || (ended && self.parking.is_empty()) {
-                break;
-            }
+    }
+
+    /// One turn, or a wait for one. False when there will be no more.
+    pub fn step(&mut self) -> bool {
+        self.applier.patience.alive(IDLE);
+        self.recorder
+            .set_connection_state(self.applier.connection_state(self.settings.sink));
+        let mut turn = Vec::new();
+        let ended = self.take(&mut turn);
+        if !turn.is_empty() {
+            self.turn(turn);
         }
-        self.recorder.set_connection_state(ConnectionState::Down);
+        self.release_unlocked();
+        let is_finished = ended && self.parking.is_empty();
+        !is_finished && !self.applier.patience.is_exhausted()
     }
 
     /// Takes the batches of one turn. True when the lane has ended.
     fn take(&mut self, turn: &mut Vec<Batch>) -> bool {
         let first = match self.carried.take() {
             Some(batch) => batch,
-            None => match self.lane.batches.recv_timeout(IDLE) {
+            None => match crate::clock::receive_within(&self.lane.batches, IDLE) {
                 Ok(batch) => batch,
                 Err(RecvTimeoutError::Timeout) => return false,
                 Err(RecvTimeoutError::Disconnected) => {

@@ -59,7 +59,10 @@ impl Parking {
             return Vec::new();
         }
         self.looked_at = Some(now);
-        self.rows.keys().copied().collect()
+        let mut rows: Vec<RowKey> = self.rows.keys().copied().collect();
+        // As everywhere, rows are locked in the order of their keys.
+        rows.sort_unstable();
+        rows
     }
 
     /// Takes a row's messages out, to be written.

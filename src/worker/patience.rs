@@ -123,7 +123,7 @@ impl Patience {
 
     fn pause(&mut self, duration: Duration) {
         self.alive(duration);
-        match self.abandon.recv_timeout(duration) {
+        match crate::clock::receive_within(&self.abandon, duration) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => self.exhausted = true,
         }

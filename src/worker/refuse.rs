@@ -9,7 +9,7 @@ use super::fold::{Dead, Fold, Folds, Message, Outcome};
 use crate::dead::Reason;
 use crate::fault;
 use crate::ids::Partition;
-use crate::sink::shard::{Refusal, SinkError};
+use crate::sink::shard::{Refusal, ShardSession, SinkError};
 use crate::sink::sqlstate::Verdict;
 use crate::update::Change;
 use std::collections::BTreeMap;
@@ -43,73 +43,57 @@ impl Refusals {
     }
 }
 
-impl Applier {
-    /// Refuses the fold's one message. False: not now (an error, or the breaker is open); the write is to be tried again.
-    pub(super) fn refuse(&mut self, folds: &mut Folds<'_>, fold: &Fold, error: &SinkError) -> bool {
+impl<S: ShardSession> Applier<S> {
+    /// Refuses the fold's one message. An error says that it is not refused now, and what to do before the write is tried
+    /// again; it is never about the data.
+    pub(super) fn refuse(
+        &mut self,
+        folds: &mut Folds<'_>,
+        fold: &Fold,
+        error: &SinkError,
+    ) -> Result<(), SinkError> {
         let refusal = refusal(&folds.messages[fold.first], error);
-        let by_database = refusal.reason == Reason::Database;
-        if by_database && self.refusals.would_trip() {
+        if refusal.reason == Reason::Database && self.refusals.would_trip() {
             let why = format!(
                 "the database refuses more than one update in {BREAKER_SHARE}; nothing more is refused until it takes one \
                  again. The last refusal"
             );
-            self.wait_for_somebody(&why, error);
-            return false;
+            return Err(for_somebody(&why, error));
         }
-        fault::crash_point("before-refuse");
-        match self.connection.refuse(&refusal) {
-            Ok(true) => {
-                fault::crash_point("after-refuse");
-                self.refusals.refused += u64::from(by_database);
-                let Refusal {
-                    reason,
-                    sqlstate,
-                    message,
-                    ..
-                } = refusal;
-                note_dead(
-                    folds,
-                    fold.first,
-                    Dead {
-                        reason,
-                        sqlstate,
-                        message,
-                    },
-                );
-                true
-            }
-            // The fence stands at or above this update, so it was decided before. (A replay can raise the same error again:
-            // Postgres checks constraints of the row that an INSERT proposes before it looks for the one that is there.)
-            Ok(false) => {
-                folds.note(fold, || Outcome::Replayed);
-                let remembered = self.remember_refused(folds, &[fold.first]);
-                remembered
-                    .map_err(|error| self.patience.wait(&error))
-                    .is_ok()
-            }
+        let marked = self.mark_refused(folds, fold, refusal);
+        marked.map_err(|error| match error.verdict {
             // Not even the fence can be moved: that is not about this update.
-            Err(error) if error.verdict == Verdict::Data => {
-                self.wait_for_somebody(
-                    "an update is refused, and its row can't be marked either",
-                    &error,
-                );
-                false
-            }
-            Err(error) => {
-                self.patience.wait(&error);
-                false
-            }
-        }
+            Verdict::Data => for_somebody(
+                "an update is refused, and its row can't be marked either",
+                &error,
+            ),
+            _ => error,
+        })
     }
 
-    /// The shard is down until somebody acts.
-    fn wait_for_somebody(&mut self, why: &str, error: &SinkError) {
-        let message = format!("{why}: {error}");
-        self.patience.wait(&SinkError {
-            verdict: Verdict::ShardDown,
-            message,
-            ..error.clone()
-        });
+    /// Moves the row's fence and remembers the refusal, unless that was done before.
+    fn mark_refused(
+        &mut self,
+        folds: &mut Folds<'_>,
+        fold: &Fold,
+        refusal: Refusal,
+    ) -> Result<(), SinkError> {
+        fault::crash_point("before-refuse");
+        if self.connection.refuse(&refusal)? {
+            fault::crash_point("after-refuse");
+            self.refusals.refused += u64::from(refusal.reason == Reason::Database);
+            let dead = Dead {
+                reason: refusal.reason,
+                sqlstate: refusal.sqlstate,
+                message: refusal.message,
+            };
+            note_dead(folds, fold.first, dead);
+            return Ok(());
+        }
+        // The fence stands at or above this update, so it was decided before. (A replay can raise the same error again:
+        // Postgres checks constraints of the row that an INSERT proposes before it looks for the one that is there.)
+        folds.note(fold, || Outcome::Replayed);
+        self.remember_refused(folds, &[fold.first])
     }
 
     /// Among messages that the fence covers, finds those that were refused by an earlier life: their dead letters may not
@@ -139,6 +123,15 @@ impl Applier {
             }
         }
         Ok(())
+    }
+}
+
+/// The shard is down until somebody acts.
+fn for_somebody(why: &str, error: &SinkError) -> SinkError {
+    SinkError {
+        verdict: Verdict::ShardDown,
+        message: format!("{why}: {error}"),
+        ..error.clone()
     }
 }
 

@@ -7,20 +7,24 @@ use crate::observe::recorder::PartitionAlarm;
 
 /// What the group and the shard know of a partition.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Known {
+pub struct Known {
+    /// The group's committed offset, if it ever committed.
     pub committed: Option<i64>,
+    /// Where the partition began when the shard first saw it.
     pub first_seen: Option<i64>,
 }
 
 /// What the log of a partition holds: offsets from `first` up to, not including, `end`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Log {
+pub struct Log {
+    /// The oldest record's.
     pub first: i64,
+    /// The next record's.
     pub end: i64,
 }
 
 /// Where a partition begins, and whether anything between there and where it should begin is gone.
-pub(super) fn decide(
+pub fn decide(
     partition: Partition,
     known: Known,
     log: Log,

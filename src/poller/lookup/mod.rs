@@ -9,7 +9,7 @@
 //! - [`shard`], on "mp-lookup-G.S": what their shard knows; each shard's partitions are answered on their own
 //! - [`decide`]: what follows from both
 
-mod decide;
+pub mod decide;
 mod shard;
 
 use crate::config::checked::Config;
@@ -83,7 +83,7 @@ pub enum Answer {
 }
 
 /// A question's number, and what is known of the partitions whose beginning is asked for.
-type Question<T> = (u64, Vec<T>);
+pub(crate) type Question<T> = (u64, Vec<T>);
 
 /// The poller's end of the look-up.
 pub struct LookupClient {
@@ -91,7 +91,8 @@ pub struct LookupClient {
     asked: u64,
     answers: Receiver<Answer>,
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    /// None where a test answers.
+    thread: Option<JoinHandle<()>>,
 }
 
 /// What the look-up needs to know of the configuration.
@@ -136,8 +137,23 @@ impl LookupClient {
             asked: 0,
             answers,
             stop,
-            thread,
+            thread: Some(thread),
         })
+    }
+
+    /// A client whose questions a test takes and answers.
+    #[cfg(all(test, not(feature = "loom")))]
+    pub(crate) fn without_threads() -> (Self, Receiver<Question<Partition>>, Sender<Answer>) {
+        let (questions, asked) = crossbeam_channel::unbounded();
+        let (answer, answers) = crossbeam_channel::unbounded();
+        let client = Self {
+            questions,
+            asked: 0,
+            answers,
+            stop: Arc::new(AtomicBool::new(false)),
+            thread: None,
+        };
+        (client, asked, answer)
     }
 
     /// Asks where partitions begin; the poller is woken when an answer is there. The question's number.
@@ -158,7 +174,7 @@ impl LookupClient {
     pub fn stop(self) {
         self.stop.store(true, Ordering::Release);
         drop(self.questions);
-        if self.thread.join().is_err() {
+        if self.thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the look-up thread has panicked");
         }
     }

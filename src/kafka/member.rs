@@ -1,0 +1,134 @@
+//! What a poller asks of Kafka, apart from how librdkafka does it: the simulation puts a group of its own in its place. Each
+//! call here is the one of the same name there, where its doc is.
+
+use super::consumer::{CommitError, Event, GroupConsumer};
+use super::native::{Message, PartitionQueue};
+use crate::ids::Partition;
+use std::time::Duration;
+
+pub use rdkafka::error::KafkaError as ClientError;
+pub use rdkafka::types::RDKafkaErrorCode as ErrorCode;
+
+/// A member of the consumer group: [`GroupConsumer`].
+pub trait Member {
+    /// One partition's queue.
+    type Queue: Queue;
+
+    /// See [`GroupConsumer::poll_events`].
+    fn poll_events(&self) -> Vec<Event>;
+    /// See [`GroupConsumer::take_queue`].
+    fn take_queue(&self, partition: Partition) -> Self::Queue;
+    /// See [`GroupConsumer::assign`].
+    fn assign(&self, starts: &[(Partition, i64)]) -> Result<(), ClientError>;
+    /// See [`GroupConsumer::unassign`].
+    fn unassign(&self, partitions: &[Partition]) -> Result<(), ClientError>;
+    /// See [`GroupConsumer::commit`].
+    fn commit(&self, offsets: &[(Partition, i64)]) -> Result<(), CommitError>;
+    /// See [`GroupConsumer::commit_and_wait`].
+    fn commit_and_wait(
+        &self,
+        offsets: &[(Partition, i64)],
+        within: Duration,
+    ) -> Result<(), CommitError>;
+    /// See [`GroupConsumer::positions`].
+    fn positions(&self) -> Result<Vec<(Partition, i64)>, ClientError>;
+    /// See [`GroupConsumer::end_offset`].
+    fn end_offset(&self, partition: Partition) -> Option<i64>;
+    /// See [`GroupConsumer::close`].
+    fn close(self);
+}
+
+/// The queue of one partition: [`PartitionQueue`].
+pub trait Queue {
+    /// What is read.
+    type Record: Record;
+
+    /// See [`PartitionQueue::read`].
+    fn read(&mut self, most: usize) -> impl ExactSizeIterator<Item = Self::Record>;
+}
+
+/// A message, or an error in its place: [`Message`].
+pub trait Record {
+    /// See [`Message::error`].
+    fn error(&self) -> Option<ErrorCode>;
+    /// See [`Message::offset`].
+    fn offset(&self) -> i64;
+    /// See [`Message::key`].
+    fn key(&self) -> Option<&[u8]>;
+    /// See [`Message::value`].
+    fn value(&self) -> Option<&[u8]>;
+    /// See [`Message::leader_epoch`].
+    fn leader_epoch(&self) -> i32;
+    /// See [`Message::timestamp_ms`].
+    fn timestamp_ms(&self) -> i64;
+    /// See [`Message::for_each_header`].
+    fn for_each_header(&self, each: impl FnMut(&[u8], Option<&[u8]>));
+}
+
+impl Member for GroupConsumer {
+    type Queue = PartitionQueue;
+
+    fn poll_events(&self) -> Vec<Event> {
+        self.poll_events()
+    }
+    fn take_queue(&self, partition: Partition) -> PartitionQueue {
+        self.take_queue(partition)
+    }
+    fn assign(&self, starts: &[(Partition, i64)]) -> Result<(), ClientError> {
+        self.assign(starts)
+    }
+    fn unassign(&self, partitions: &[Partition]) -> Result<(), ClientError> {
+        self.unassign(partitions)
+    }
+    fn commit(&self, offsets: &[(Partition, i64)]) -> Result<(), CommitError> {
+        self.commit(offsets)
+    }
+    fn commit_and_wait(
+        &self,
+        offsets: &[(Partition, i64)],
+        within: Duration,
+    ) -> Result<(), CommitError> {
+        self.commit_and_wait(offsets, within)
+    }
+    fn positions(&self) -> Result<Vec<(Partition, i64)>, ClientError> {
+        self.positions()
+    }
+    fn end_offset(&self, partition: Partition) -> Option<i64> {
+        self.end_offset(partition)
+    }
+    fn close(self) {
+        self.close();
+    }
+}
+
+impl Queue for PartitionQueue {
+    type Record = Message;
+
+    fn read(&mut self, most: usize) -> impl ExactSizeIterator<Item = Message> {
+        self.read(most)
+    }
+}
+
+impl Record for Message {
+    fn error(&self) -> Option<ErrorCode> {
+        self.error()
+    }
+    fn offset(&self) -> i64 {
+        self.offset()
+    }
+    fn key(&self) -> Option<&[u8]> {
+        self.key()
+    }
+    fn value(&self) -> Option<&[u8]> {
+        self.value()
+    }
+    fn leader_epoch(&self) -> i32 {
+        self.leader_epoch()
+    }
+    fn timestamp_ms(&self) -> i64 {
+        self.timestamp_ms()
+    }
+    fn for_each_header(&self, each: impl FnMut(&[u8], Option<&[u8]>)) {
+        self.for_each_header(each);
+    }
+}

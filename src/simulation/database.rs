@@ -1,0 +1,362 @@
+//! A model of a shard: rows, the table `refused`, locks, and what each statement does to them. The statements' own SQL is
+//! held to the same by the tests against Postgres.
+
+use super::topic::{POISON, Update};
+use super::truth::Truth;
+use crate::fault;
+use crate::ids::{AppId, Partition, Position, RowKey, SubscriptionId};
+use crate::sink::shape::{Kind, SUBSCRIPTION};
+use crate::sink::shard::{Refusal, Remembered, WriteBatch};
+use crate::update::column;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a strict database says of each row.
+const NOT_NULL: SqlState = "23502";
+
+/// A stored row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Its fence; `None` only in models without one.
+    pub fence: Option<Position>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+    /// Its counts.
+    pub counts: BTreeMap<String, i64>,
+    /// Its identifier.
+    pub identifier: Option<String>,
+}
+
+impl Stored {
+    /// What an update can change, in a form that is easy to read. Sums of 0 are like none.
+    pub fn without_fence(
+        &self,
+    ) -> (
+        BTreeMap<String, String>,
+        BTreeMap<String, i64>,
+        Option<String>,
+    ) {
+        (
+            self.tags.clone(),
+            self.counts.clone(),
+            self.identifier.clone(),
+        )
+    }
+}
+
+/// One row of a write, as it was encoded.
+#[derive(Clone, Debug, Default)]
+pub struct RowWrite {
+    key: Option<RowKey>,
+    first: Option<Position>,
+    last: Option<Position>,
+    tags: Option<BTreeMap<String, Option<String>>>,
+    strips: bool,
+    counts: BTreeMap<String, i64>,
+    guards: BTreeMap<String, (i64, i64)>,
+    identifier: Option<Option<String>>,
+}
+
+/// What a worker sends.
+#[derive(Clone, Debug)]
+pub enum Statement {
+    /// Rows that exist.
+    Update(Vec<RowWrite>),
+    /// Rows that don't.
+    Insert(Vec<RowWrite>),
+    /// Fences.
+    Ask(Vec<RowKey>),
+    /// Rows that nobody holds locked.
+    Unlocked(Vec<RowKey>),
+    /// A refused update.
+    Refuse(Box<Refusal>),
+    /// Updates refused before.
+    Remembered(Partition, Vec<i64>),
+}
+
+/// What comes back.
+#[derive(Debug)]
+pub enum Reply {
+    /// How many rows.
+    Written(u64),
+    /// By row.
+    Fences(Vec<Option<Position>>),
+    /// By row.
+    Unlocked(Vec<bool>),
+    /// Whether the fence was moved.
+    Moved(bool),
+    /// Updates refused before.
+    Refusals(Vec<Remembered>),
+}
+
+impl Reply {
+    /// Whether something was written.
+    pub fn has_written(&self) -> bool {
+        matches!(self, Self::Written(1..) | Self::Moved(true))
+    }
+}
+
+/// A shard.
+#[derive(Default)]
+pub struct Database {
+    /// The table.
+    pub rows: BTreeMap<RowKey, Stored>,
+    /// What it remembers of refused updates: by partition and offset.
+    pub refused: BTreeMap<(i32, i64), Remembered>,
+    /// Rows that somebody holds locked.
+    pub locked: BTreeSet<RowKey>,
+    /// Somebody holds the whole table locked.
+    pub table_locked: bool,
+    /// It is not there.
+    pub dead: bool,
+    /// It refuses everything, until somebody acts.
+    pub refusing: bool,
+    /// It refuses every row, as after a change of the schema.
+    pub strict: bool,
+    /// It answers slowly.
+    pub slow: bool,
+    /// Where partitions began when it first saw them.
+    pub seen: BTreeMap<usize, i64>,
+    /// Statements whose connection is gone, and that may still take effect.
+    pub late: Vec<Statement>,
+}
+
+impl Statement {
+    /// The rows that are written.
+    pub fn written(&self) -> impl Iterator<Item = RowKey> + '_ {
+        let (writes, refusal) = match self {
+            Self::Update(writes) | Self::Insert(writes) => (writes.as_slice(), None),
+            Self::Refuse(refusal) => (&[][..], Some(refusal.key)),
+            Self::Ask(_) | Self::Unlocked(_) | Self::Remembered(..) => (&[][..], None),
+        };
+        let keys = writes
+            .iter()
+            .map(|write| write.key.expect("a row has a key"));
+        keys.chain(refusal)
+    }
+}
+
+/// A database's refusal, as a SQLSTATE.
+pub type SqlState = &'static str;
+
+impl Database {
+    /// What a statement does, all or nothing.
+    pub fn execute(&mut self, statement: &Statement, truth: &mut Truth) -> Result<Reply, SqlState> {
+        match statement {
+            Statement::Update(writes) => self.update(writes, truth),
+            Statement::Insert(writes) => self.insert(writes, truth),
+            Statement::Ask(keys) => {
+                let fences = keys.iter().map(|key| self.rows.get(key)?.fence);
+                Ok(Reply::Fences(fences.collect()))
+            }
+            Statement::Unlocked(_) if self.table_locked => Err("55P03"),
+            Statement::Unlocked(keys) => {
+                let unlocked = keys.iter().map(|key| !self.locked.contains(key));
+                Ok(Reply::Unlocked(unlocked.collect()))
+            }
+            Statement::Refuse(refusal) => self.refuse(refusal, truth),
+            Statement::Remembered(partition, offsets) => {
+                let found = offsets
+                    .iter()
+                    .filter_map(|offset| self.refused.get(&(partition.0, *offset)));
+                Ok(Reply::Refusals(found.cloned().collect()))
+            }
+        }
+    }
+
+    fn update(&mut self, writes: &[RowWrite], truth: &mut Truth) -> Result<Reply, SqlState> {
+        let mut changed = Vec::new();
+        for write in writes {
+            let key = write.key.expect("a row has a key");
+            let Some(row) = self.rows.get(&key) else {
+                continue;
+            };
+            if row.fence >= write.first && !fault::mutant("fence-off") {
+                continue;
+            }
+            if self.table_locked {
+                return Err("55P03");
+            }
+            // The new row is computed before the old one's lock is waited for.
+            let after = self.applied_to(write, row.clone())?;
+            if self.locked.contains(&key) {
+                return Err("55P03");
+            }
+            changed.push((key, after, write));
+        }
+        Ok(self.store(changed, truth))
+    }
+
+    fn insert(&mut self, writes: &[RowWrite], truth: &mut Truth) -> Result<Reply, SqlState> {
+        if self.table_locked {
+            return Err("55P03");
+        }
+        let mut made = Vec::new();
+        for write in writes {
+            let key = write.key.expect("a row has a key");
+            // Constraints are checked on what is proposed, even where the row is there.
+            let row = self.applied_to(write, Stored::default())?;
+            if !self.rows.contains_key(&key) {
+                made.push((key, row, write));
+            }
+        }
+        Ok(self.store(made, truth))
+    }
+
+    fn applied_to(&self, write: &RowWrite, row: Stored) -> Result<Stored, SqlState> {
+        let row = write.applied_to(row)?;
+        if self.strict { Err(NOT_NULL) } else { Ok(row) }
+    }
+
+    fn store(&mut self, rows: Vec<(RowKey, Stored, &RowWrite)>, truth: &mut Truth) -> Reply {
+        let written = rows.len() as u64;
+        for (key, row, write) in rows {
+            write
+                .counts
+                .keys()
+                .filter_map(|name| Update::of_own_count(name))
+                .for_each(|number| truth.apply(number));
+            self.rows.insert(key, row);
+        }
+        Reply::Written(written)
+    }
+
+    fn refuse(&mut self, refusal: &Refusal, truth: &mut Truth) -> Result<Reply, SqlState> {
+        if self.table_locked {
+            return Err("55P03");
+        }
+        // The row is locked before its fence is looked at.
+        if self.locked.contains(&refusal.key) {
+            return Err("55P03");
+        }
+        let position = Some(refusal.position);
+        if self
+            .rows
+            .get(&refusal.key)
+            .is_some_and(|row| row.fence >= position)
+        {
+            return Ok(Reply::Moved(false));
+        }
+        let row = self.rows.entry(refusal.key).or_default();
+        row.fence = position;
+        let offset = refusal.position.offset;
+        let at = (refusal.partition, refusal.position.leader_epoch, offset);
+        let number = truth.number_at(at);
+        let fate = &mut truth.fates[number];
+        assert!(!fate.applied, "update {number} is refused, but took effect");
+        fate.refused = true;
+        fate.struck = refusal.sqlstate.as_deref() == Some(NOT_NULL);
+        let remembered = Remembered {
+            offset,
+            reason: refusal.reason,
+            sqlstate: refusal.sqlstate.clone(),
+            message: refusal.message.clone(),
+        };
+        self.refused
+            .entry((refusal.partition.0, offset))
+            .or_insert(remembered);
+        Ok(Reply::Moved(true))
+    }
+}
+
+impl RowWrite {
+    /// The row afterwards.
+    fn applied_to(&self, mut row: Stored) -> Result<Stored, SqlState> {
+        if let Some(tags) = &self.tags {
+            for (name, value) in tags {
+                match value {
+                    Some(value) => drop(row.tags.insert(name.clone(), value.clone())),
+                    None => {
+                        assert!(self.strips, "a removal needs its flag");
+                        row.tags.remove(name);
+                    }
+                }
+            }
+        }
+        for (name, (lowest, highest)) in &self.guards {
+            let stored = row.counts.get(name).copied().unwrap_or(0);
+            if stored.checked_add(*lowest).is_none() || stored.checked_add(*highest).is_none() {
+                return Err("22003");
+            }
+        }
+        for (name, delta) in &self.counts {
+            let sum = row.counts.entry(name.clone()).or_default();
+            *sum = sum.checked_add(*delta).ok_or("22003")?;
+        }
+        if let Some(identifier) = &self.identifier {
+            if identifier.as_deref() == Some(POISON) {
+                return Err("23514");
+            }
+            row.identifier.clone_from(identifier);
+        }
+        row.fence = self.last;
+        Ok(row)
+    }
+
+    /// Reads the rows of a batch back.
+    pub fn read(batch: &WriteBatch, incarnation: i32) -> Vec<Self> {
+        let columns: Vec<Vec<Option<&[u8]>>> =
+            batch.params.iter().map(|param| param.elements()).collect();
+        (0..batch.rows)
+            .map(|row| {
+                let mut values = columns.iter().map(|column| column[row]);
+                Self::read_row(&mut values, batch, incarnation)
+            })
+            .collect()
+    }
+
+    fn read_row<'v>(
+        values: &mut impl Iterator<Item = Option<&'v [u8]>>,
+        batch: &WriteBatch,
+        incarnation: i32,
+    ) -> Self {
+        let mut next = || values.next().expect("a value for each parameter");
+        let [app, subscription] = [next(), next()].map(|id| fixed(id));
+        let mut position = || Position {
+            incarnation,
+            leader_epoch: i32::from_be_bytes(fixed(next())),
+            offset: i64::from_be_bytes(fixed(next())),
+        };
+        let (first, last) = (position(), position());
+        next();
+        let flags = u32::from_be_bytes(fixed(next()));
+        let mut read = Self {
+            key: Some(RowKey {
+                app: AppId(app),
+                subscription: SubscriptionId(subscription),
+            }),
+            first: Some(first),
+            last: Some(last),
+            ..Self::default()
+        };
+        for (index, column) in SUBSCRIPTION.columns.iter().enumerate() {
+            if !batch.touched.has(index) {
+                continue;
+            }
+            let (value, flag) = (next(), flags >> index & 1 == 1);
+            match column.kind {
+                Kind::Merge => (read.tags, read.strips) = (value.map(json), flag),
+                Kind::Add => read.counts = value.map(json).unwrap_or_default(),
+                Kind::Set(_) if flag && index == usize::from(column::IDENTIFIER) => {
+                    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+                    read.identifier = Some(value.map(text));
+                }
+                Kind::Set(_) => {}
+            }
+            if batch.touched.has_guard(index) {
+                read.guards = next().map(json).unwrap_or_default();
+            }
+        }
+        read
+    }
+}
+
+fn fixed<const N: usize>(value: Option<&[u8]>) -> [u8; N] {
+    value
+        .expect("never null")
+        .try_into()
+        .expect("of that length")
+}
+
+fn json<T: serde::de::DeserializeOwned>(jsonb: &[u8]) -> T {
+    serde_json::from_slice(&jsonb[1..]).expect("the encoder writes JSON")
+}

@@ -1,0 +1,240 @@
+//! What should be, by a model of its own: which updates took effect, and what the rows are when the logs' updates are applied
+//! one after the other. Shares no code with fold, statement or `verify`.
+
+use super::database::{Database, Stored};
+use super::topic::{Entry, Kind, Topic, Update};
+use crate::dead::Reason;
+use crate::ids::RowKey;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// What became of an update.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fate {
+    /// How often it was handed to a member.
+    pub delivered: u32,
+    /// Whether it took effect in its row.
+    pub applied: bool,
+    /// Whether the database remembers that it was refused.
+    pub refused: bool,
+    /// Whether that was for no fault of its own.
+    pub struck: bool,
+    /// How often its dead letter was delivered.
+    pub lettered: u32,
+    /// It is gone from its log.
+    pub lost: bool,
+}
+
+/// All updates and their fates.
+#[derive(Default)]
+pub struct Truth {
+    /// By their numbers, in the order in which each partition had them.
+    pub updates: Vec<Rc<Update>>,
+    /// By their numbers.
+    pub fates: Vec<Fate>,
+    /// Somebody has decided that reading goes on behind what is gone.
+    pub goes_on_behind_gaps: bool,
+    /// By partition: everything below was found to be finished.
+    finished: BTreeMap<usize, i64>,
+}
+
+impl Truth {
+    /// A new update.
+    pub fn add(&mut self, update: Rc<Update>) {
+        self.updates.push(update);
+        self.fates.push(Fate::default());
+    }
+
+    /// The next update's number.
+    pub fn next(&self) -> usize {
+        self.updates.len()
+    }
+
+    /// An update takes effect.
+    pub fn apply(&mut self, number: usize) {
+        let fate = &mut self.fates[number];
+        assert!(!fate.applied, "update {number} takes effect twice");
+        assert!(
+            !fate.refused,
+            "update {number} takes effect, but was refused"
+        );
+        fate.applied = true;
+    }
+
+    /// The update that was at this place: partition, leader epoch, offset.
+    pub fn number_at(&self, at: (crate::ids::Partition, i32, i64)) -> usize {
+        let found = self.updates.iter().find(|update| update.at == at);
+        found
+            .map(|update| update.number)
+            .expect("an update that was written")
+    }
+
+    /// The dead letter of an update is delivered.
+    pub fn letter(&mut self, number: usize, reason: Reason) {
+        if reason.depends_on_row() && self.takes_place_of_refused(number) {
+            // The table `refused` knows no leader epochs: what it remembers of an offset that was used before the log was cut
+            // off is told of the offset's new update too. Its row is right all the same.
+            self.fates[number].lettered += u32::from(self.fates[number].refused);
+            return;
+        }
+        let fate = &mut self.fates[number];
+        let expected = match self.updates[number].kind {
+            Kind::Bad(kind) => reason == kind,
+            Kind::Poisoned => matches!(reason, Reason::Database | Reason::Overflow),
+            Kind::Good => reason == Reason::Overflow,
+        };
+        let expected = expected || fate.struck && reason == Reason::Database;
+        assert!(expected, "update {number} is a dead letter for {reason}");
+        let depends_on_row = reason.depends_on_row();
+        assert_eq!(
+            fate.refused, depends_on_row,
+            "update {number} is a dead letter for {reason}, and the database remembers otherwise"
+        );
+        fate.lettered += 1;
+    }
+
+    fn takes_place_of_refused(&self, number: usize) -> bool {
+        let (partition, epoch, offset) = self.updates[number].at;
+        let mut before = self.updates[..number].iter().zip(&self.fates);
+        before.any(|(update, fate)| {
+            fate.refused
+                && update.at.0 == partition
+                && update.at.1 != epoch
+                && update.at.2 == offset
+        })
+    }
+
+    /// The log's messages below an offset are gone before they were read.
+    pub fn lose(&mut self, updates: &[Entry]) {
+        for entry in updates {
+            if let Entry::Message(update) = entry {
+                self.fates[update.number].lost = true;
+            }
+        }
+    }
+
+    /// A partition that was never seen begins at its oldest message; what was before is nobody's concern.
+    pub fn begin(&mut self, partition: usize, offset: i64) {
+        self.finished.insert(partition, offset);
+    }
+
+    /// Where the end of a log was cut off, what follows is not finished.
+    pub fn cut(&mut self, partition: usize, at: i64) {
+        let finished = self.finished.entry(partition).or_default();
+        *finished = (*finished).min(at);
+    }
+
+    fn is_finished(&self, number: usize) -> bool {
+        let fate = &self.fates[number];
+        fate.applied || fate.lettered > 0 || (fate.lost && self.goes_on_behind_gaps)
+    }
+
+    /// Everything below an offset must be finished when it is committed.
+    pub fn check_commit(&mut self, topic: &Topic, partition: usize, offset: i64) {
+        let mut finished = self.finished.get(&partition).copied().unwrap_or(0);
+        while finished < offset {
+            if let Some(Entry::Message(update)) = topic.logs[partition].at(finished) {
+                assert!(
+                    self.is_finished(update.number),
+                    "offset {offset} of partition {partition} is committed, but update {} at {finished} isn't finished: {:?}",
+                    update.number,
+                    self.fates[update.number]
+                );
+            }
+            finished += 1;
+        }
+        // What was committed past the end of a log that was cut off is looked at again.
+        let end = topic.logs[partition].end();
+        self.finished.insert(partition, finished.min(end));
+    }
+
+    /// Whether something below an offset is not finished.
+    pub fn has_open_below(&self, topic: &Topic, partition: usize, offset: i64) -> bool {
+        let finished = self.finished.get(&partition).copied().unwrap_or(0);
+        (finished..offset).any(|at| {
+            let entry = topic.logs[partition].at(at);
+            matches!(entry, Some(Entry::Message(update)) if !self.is_finished(update.number))
+        })
+    }
+
+    /// Whether all messages that are not gone are finished.
+    pub fn all_finished(&self) -> bool {
+        (0..self.updates.len()).all(|number| self.fates[number].lost || self.is_finished(number))
+    }
+
+    /// An update that is not finished, for the message.
+    pub fn unfinished(&self) -> String {
+        let unfinished = (0..self.updates.len())
+            .find(|number| !self.fates[*number].lost && !self.is_finished(*number));
+        unfinished.map_or_else(
+            || "all are finished".to_owned(),
+            |number| {
+                format!(
+                    "update {number} at {:?}: {:?}",
+                    self.updates[number].at, self.fates[number]
+                )
+            },
+        )
+    }
+
+    /// Everything is finished: compares fates and rows.
+    pub fn judge(&self, topic: &Topic, databases: &[Database]) {
+        let mut rows: BTreeMap<RowKey, Stored> = BTreeMap::new();
+        for (update, fate) in self.updates.iter().zip(&self.fates) {
+            let context = || format!("update {} at {:?}: {fate:?}", update.number, update.at);
+            if let Kind::Bad(_) = update.kind {
+                assert!(!fate.applied && !fate.refused, "{}", context());
+                continue;
+            }
+            if !fate.lost {
+                assert!(fate.applied != (fate.lettered > 0), "{}", context());
+            }
+            assert!(!fate.applied || fate.lettered == 0, "{}", context());
+            if !fate.applied && !fate.refused {
+                continue;
+            }
+            let row = rows.entry(update.row).or_default();
+            let overflows = update.counts.iter().any(|(name, delta)| {
+                let before = row.counts.get(*name).copied().unwrap_or(0);
+                before.checked_add(*delta).is_none()
+            });
+            let is_due = overflows || fate.struck || update.kind == Kind::Poisoned;
+            assert!(
+                is_due || !fate.refused,
+                "refused without cause: {}",
+                context()
+            );
+            assert!(
+                !overflows || !fate.applied,
+                "applied over 64 bits: {}",
+                context()
+            );
+            if fate.applied {
+                apply(row, update);
+            }
+        }
+        for (key, row) in rows {
+            let shard = topic.partitioner.shard_of(key.app);
+            let stored = databases[shard.0].rows.get(&key);
+            let stored = stored.unwrap_or_else(|| panic!("{key:?} is missing"));
+            assert_eq!(stored.without_fence(), row.without_fence(), "{key:?}");
+        }
+    }
+}
+
+/// One update after the other, as the contract says.
+fn apply(row: &mut Stored, update: &Update) {
+    for (name, value) in &update.tags {
+        match value {
+            Some(value) => row.tags.insert((*name).to_owned(), value.clone()),
+            None => row.tags.remove(*name),
+        };
+    }
+    for (name, delta) in &update.counts {
+        *row.counts.entry((*name).to_owned()).or_default() += delta;
+    }
+    row.counts.insert(Update::own_count(update.number), 1);
+    if let Some(identifier) = &update.identifier {
+        row.identifier.clone_from(identifier);
+    }
+}
