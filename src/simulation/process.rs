@@ -162,7 +162,7 @@ impl Process {
     }
 
     /// Whether one of its shards stands still, as the database refused too much.
-    pub fn has_open_breaker(&self) -> bool {
+    fn has_open_breaker(&self) -> bool {
         self.shared.registry.shards.iter().any(|shard| {
             shard.down.load(Ordering::Relaxed)
                 && shard.why.lock().contains("more than one update in")

@@ -2,7 +2,8 @@
 //! row's fence, so that neither a crash before its dead letter is sent nor the fence can swallow it.
 //!
 //! A breaker keeps a change of the schema (a new NOT NULL column, say) from emptying the topic into the dead letters: when
-//! the database refuses a large share of recent updates, the shard stops and says why.
+//! the database refuses a large share of recent updates, the shard stops and says why. Each update is still tried, so it goes on
+//! by itself once the database takes them again; where the next one is bad itself, one a minute is refused all the same.
 
 use super::apply::{Applier, note_dead};
 use super::fold::{Dead, Fold, Folds, Message, Outcome};
@@ -13,6 +14,7 @@ use crate::sink::shard::{Refusal, ShardSession, SinkError};
 use crate::sink::sqlstate::Verdict;
 use crate::update::Change;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// Refusals of the database that are needed before their share means anything.
 const BREAKER_REFUSALS_MIN: u64 = 20;
@@ -20,12 +22,15 @@ const BREAKER_REFUSALS_MIN: u64 = 20;
 const BREAKER_SHARE: u64 = 5;
 /// Recent updates that the share is taken of; older ones count half.
 const BREAKER_WINDOW: u64 = 10_000;
+/// Between two refusals while the shard is stopped: few enough in a night, soon enough for whoever has mended the schema.
+const BREAKER_PROBE: Duration = Duration::from_secs(60);
 
 /// How many of a worker's recent updates the database refused.
 #[derive(Debug, Default)]
 pub struct Refusals {
     updates: u64,
     refused: u64,
+    last_refused: Option<Instant>,
 }
 
 impl Refusals {
@@ -38,8 +43,17 @@ impl Refusals {
         }
     }
 
+    fn refused(&mut self) {
+        self.refused += 1;
+        self.last_refused = Some(crate::clock::now());
+    }
+
+    /// Whether another update must not be refused now.
     fn would_trip(&self) -> bool {
-        self.refused >= BREAKER_REFUSALS_MIN && self.refused * BREAKER_SHARE > self.updates
+        let too_many =
+            self.refused >= BREAKER_REFUSALS_MIN && self.refused * BREAKER_SHARE > self.updates;
+        let lately = |at: Instant| crate::clock::now().duration_since(at) < BREAKER_PROBE;
+        too_many && self.last_refused.is_some_and(lately)
     }
 }
 
@@ -55,8 +69,8 @@ impl<S: ShardSession> Applier<S> {
         let refusal = refusal(&folds.messages[fold.first], error);
         if refusal.reason == Reason::Database && self.refusals.would_trip() {
             let why = format!(
-                "the database refuses more than one update in {BREAKER_SHARE}; nothing more is refused until it takes one \
-                 again. The last refusal"
+                "the database refuses more than one update in {BREAKER_SHARE}; only one a minute is refused until it \
+                 takes them again. The last refusal"
             );
             return Err(for_somebody(&why, error));
         }
@@ -81,7 +95,9 @@ impl<S: ShardSession> Applier<S> {
         fault::crash_point("before-refuse");
         if self.connection.refuse(&refusal)? {
             fault::crash_point("after-refuse");
-            self.refusals.refused += u64::from(refusal.reason == Reason::Database);
+            if refusal.reason == Reason::Database {
+                self.refusals.refused();
+            }
             let dead = Dead {
                 reason: refusal.reason,
                 sqlstate: refusal.sqlstate,
@@ -168,7 +184,7 @@ mod tests {
         let mut refusals = Refusals::default();
         for _ in 0..1000 {
             refusals.decided(100);
-            refusals.refused += 10;
+            (0..10).for_each(|_| refusals.refused());
         }
         assert!(!refusals.would_trip());
     }
@@ -178,9 +194,21 @@ mod tests {
         let mut refusals = Refusals::default();
         let tripped_after = (0..1000).take_while(|_| {
             refusals.decided(1);
-            refusals.refused += 1;
+            refusals.refused();
             !refusals.would_trip()
         });
         assert_eq!(tripped_after.count(), 19);
+    }
+
+    #[test]
+    fn while_it_is_tripped_one_a_minute_is_refused() {
+        crate::clock::turned::stop();
+        let mut refusals = Refusals::default();
+        (0..20).for_each(|_| refusals.refused());
+        assert!(refusals.would_trip());
+        crate::clock::turned::forward(BREAKER_PROBE);
+        assert!(!refusals.would_trip());
+        refusals.refused();
+        assert!(refusals.would_trip());
     }
 }
