@@ -283,6 +283,7 @@ fn poller_settings(config: &Config, options: RunOptions) -> PollerSettings {
         drain_deadline: end.drain,
         commit_deadline: end.commit,
         revoke_deadline: consumer.revoke_deadline,
+        on_lost_records: consumer.on_lost_records,
         partitioner: Arc::new(config.partitioner.clone()),
     }
 }

@@ -86,6 +86,8 @@ pub struct Assigned<Q: Queue = PartitionQueue> {
     pub committed: i64,
     /// It stands still, with an alarm: it is not read any more.
     pub stopped: bool,
+    /// It stands at records that are gone and goes on behind them, once what was read before is finished.
+    pub skips_gap: bool,
     /// Everything below is finished: where reading began, then as far as it went. -1 where that is not known.
     finished: i64,
     /// Mean size of the messages of the last read; 0 before the first.
@@ -112,6 +114,7 @@ impl<Q: Queue> Assigned<Q> {
                 .filter(|committed| start.stopped || *committed <= start.offset)
                 .unwrap_or(-1),
             stopped: start.stopped,
+            skips_gap: false,
             // What is gone below the start of one that stands still is not finished: somebody has to decide.
             finished: match start.stopped {
                 true => start.committed.unwrap_or(-1),

@@ -9,17 +9,18 @@
 //! - [`lookup`]: where partitions begin; asked on threads of its own, so that the poll loop never waits
 //! - [`receive`]: what a message in hand becomes
 //! - [`progress`]: what is finished: committed, and shown
-//! - [`stall`]: partitions that have gone silent are assigned anew
+//! - [`anew`]: partitions that are assigned anew, as they have gone silent or lost records
 //!
 //! Shutdown: 1 stop reading; nothing new gets a slot. 2 drain: workers finish, at most until the deadline. 3 commit and wait;
 //! afterwards nothing is committed. 4 drop queues, leave the group.
 
+pub mod anew;
 pub mod assignment;
 pub mod lookup;
 pub mod progress;
 pub mod receive;
-pub mod stall;
 
+use crate::config::checked::OnLostRecords;
 use crate::dispatch::Dispatch;
 use crate::fault;
 use crate::ids::Partition;
@@ -32,9 +33,9 @@ use crate::partitioner::Partitioner;
 use crate::ready::ReadySet;
 use crate::sink::rate::WriteRates;
 use crate::sync::{AtomicBool, Ordering};
+use anew::Silence;
 use assignment::{Assigned, Budget, DeadEpoch};
 use lookup::{Answer, LookupClient};
-use stall::Silence;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,6 +66,8 @@ pub struct PollerSettings {
     pub commit_deadline: Duration,
     /// How long work in flight may take when partitions move.
     pub revoke_deadline: Duration,
+    /// What happens when records that were not yet read are gone.
+    pub on_lost_records: OnLostRecords,
     /// Which shard a partition is of.
     pub partitioner: Arc<Partitioner>,
 }
@@ -193,7 +196,9 @@ impl<M: Member> Poller<M> {
         self.visits = visits;
         self.dispatch.flush();
         self.give_up_drained();
-        self.commit_when_due();
+        if self.commit_when_due() {
+            self.go_on_behind_gaps().map_err(Ended::Failed)?;
+        }
         Ok(busy)
     }
 

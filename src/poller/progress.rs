@@ -14,8 +14,8 @@ const GAUGES_INTERVAL: Duration = Duration::from_millis(200);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 impl<M: Member> Poller<M> {
-    /// Commits in the background what is newly finished, and brings the gauges up to date.
-    pub(super) fn commit_when_due(&mut self) {
+    /// Commits in the background what is newly finished, and brings the gauges up to date. Whether a commit was due.
+    pub(super) fn commit_when_due(&mut self) -> bool {
         let now = crate::clock::now();
         if now >= self.sweep_due {
             self.sweep_due = now + SWEEP_INTERVAL;
@@ -26,12 +26,12 @@ impl<M: Member> Poller<M> {
             self.update_gauges();
         }
         if now < self.commits_due {
-            return;
+            return false;
         }
         self.commits_due = now + self.settings.commit_interval.unwrap_or(GAUGES_INTERVAL);
         let offsets = self.committable();
         if offsets.is_empty() || self.settings.commit_interval.is_none() {
-            return;
+            return true;
         }
         fault::crash_point("before-commit");
         match self.consumer.commit(&offsets) {
@@ -45,6 +45,7 @@ impl<M: Member> Poller<M> {
             }
             Err(error) => self.commit_failed(&error),
         }
+        true
     }
 
     /// The last commits did not arrive, or may not have: all are sent again.

@@ -3,6 +3,7 @@
 use super::assignment::Assigned;
 use super::{Poller, QUANTUM};
 use crate::commit::{Claim, Tracker};
+use crate::config::checked::OnLostRecords;
 use crate::dispatch::{Arrival, OpenSlot};
 use crate::ids::Partition;
 use crate::kafka::consumer::stops_partition;
@@ -172,13 +173,21 @@ impl<M: Member> Poller<M> {
             .partition(assigned.partition)
             .alarm
             .set(alarm as i64);
+        assigned.skips_gap = alarm == PartitionAlarm::RecordsLost
+            && self.settings.on_lost_records == OnLostRecords::Skip;
+        let what_follows = match assigned.skips_gap {
+            true => "going on behind them once what was read before is finished",
+            false => {
+                "the partition stands still. Bring them back, or set consumer.on_lost_records = \"skip\" and restart to go on \
+                 behind them"
+            }
+        };
         tracing::error!(
             partition = assigned.partition.0,
             offset = message.offset(),
             error = %error,
             %explanation,
-            "the partition stops: records that were not applied yet are gone or can't be read. Bring them back, or set \
-             consumer.on_lost_records = \"skip\" and restart to go on behind them"
+            "records that were not applied yet are gone or can't be read; {what_follows}"
         );
     }
 }

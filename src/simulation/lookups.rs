@@ -2,7 +2,7 @@
 //! moved on meanwhile. What follows is decided by the product.
 
 use super::world::{Chance, Met, Shared};
-use crate::config::checked::{OnLostRecords, Start as ConfiguredStart};
+use crate::config::checked::Start as ConfiguredStart;
 use crate::ids::Partition;
 use crate::poller::lookup::decide::{Known, Log, decide};
 use crate::poller::lookup::{Answer, Question, Start};
@@ -52,10 +52,7 @@ impl Lookups {
         let of_this = |known: &mut (u64, Partition, Option<i64>, Log)| {
             known.0 == asked && partitioner.shard_of_partition(known.1) == shard
         };
-        let on_lost_records = match world.truth.goes_on_behind_gaps {
-            true => OnLostRecords::Skip,
-            false => OnLostRecords::Stop,
-        };
+        let on_lost_records = world.truth.on_lost_records();
         let mut starts: Vec<Start> = Vec::new();
         for (_, partition, committed, log) in self.known.extract_if(.., of_this) {
             let seen = &mut world.databases[shard.0].seen;

@@ -94,6 +94,7 @@ impl Shape {
             drain_deadline: DRAIN_DEADLINE,
             commit_deadline: COMMIT_DEADLINE,
             revoke_deadline: REVOKE_DEADLINE,
+            on_lost_records: world.borrow().truth.on_lost_records(),
             partitioner: world.borrow().topic.partitioner.clone(),
         }
     }

@@ -3,6 +3,7 @@
 
 use super::database::{Database, Stored};
 use super::topic::{Entry, Kind, Topic, Update};
+use crate::config::checked::OnLostRecords;
 use crate::dead::Reason;
 use crate::ids::RowKey;
 use std::collections::BTreeMap;
@@ -39,6 +40,14 @@ pub struct Truth {
 }
 
 impl Truth {
+    /// As all processes have it configured now.
+    pub fn on_lost_records(&self) -> OnLostRecords {
+        match self.goes_on_behind_gaps {
+            true => OnLostRecords::Skip,
+            false => OnLostRecords::Stop,
+        }
+    }
+
     /// A new update.
     pub fn add(&mut self, update: Rc<Update>) {
         self.updates.push(update);

@@ -12,6 +12,7 @@
 //! - [`interleavings`]: other writers, refusals and crashes in every order
 //! - [`bad_input`]: each reason of a dead letter
 //! - [`letters`]: dead letters are listed, sent again and dropped
+//! - [`losses`]: records are gone before they were read
 //! - [`rewind`]: a database that lost a tail gets it again
 //! - [`demo`]: everything in one process, with nothing installed
 //! - [`trouble`]: a row, a shard or a limit in trouble
@@ -34,6 +35,7 @@ mod faults;
 mod gaps;
 mod interleavings;
 mod letters;
+mod losses;
 mod members;
 mod mutants;
 mod pond;

@@ -1,10 +1,10 @@
-//! Partitions that have gone silent: the broker has records for them, there is room for these, and none comes. Nobody knows
-//! every way in which a Kafka client gets there, and without an error nothing else would notice. Such a partition is given up
-//! and assigned anew, which makes the client fetch it from the watermark on.
+//! Partitions that are given up and assigned anew, though they don't move: those that have gone silent, and those whose next
+//! records are gone, where the configuration says to go on behind them.
 //!
-//! The look-up thread asks the brokers for the end offsets from time to time. A partition is silent if it was so at two looks
-//! in a row without getting any further. At one offset it is assigned anew only once: what lies behind may be nothing but the
-//! marks of a transaction, which are never delivered.
+//! Silent: the broker has records, there is room for these, and none comes. Nobody knows every way in which a Kafka client gets
+//! there, and without an error nothing else would notice. The look-up thread asks the brokers for the end offsets from time to
+//! time; a partition is silent if it got no further between two looks. At one offset it is assigned anew only once: what lies
+//! behind may be nothing but the marks of a transaction, which are never delivered.
 
 use super::Poller;
 use super::assignment::Assigned;
@@ -54,18 +54,41 @@ impl<M: Member> Poller<M> {
                 end,
                 "no message comes although the broker has some: the partition is assigned anew"
             );
-            self.commit_and_wait(&[partition]);
-            self.give_up(&[partition]);
-            self.unassign(&[partition])?;
-            self.look_up(vec![partition]);
+            self.assign_anew(partition)?;
         }
+        Ok(())
+    }
+
+    /// Goes on behind records that are gone, once what was read before is finished.
+    pub(super) fn go_on_behind_gaps(&mut self) -> Result<(), String> {
+        let assigned = self.assigned.iter().flatten();
+        let at_gap = assigned.filter(|assigned| assigned.skips_gap && has_nothing(assigned));
+        let at_gap: Vec<Partition> = at_gap.map(|assigned| assigned.partition).collect();
+        for partition in at_gap {
+            if !self.is_revoking(partition) {
+                self.assign_anew(partition)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn assign_anew(&mut self, partition: Partition) -> Result<(), String> {
+        self.commit_and_wait(&[partition]);
+        self.give_up(&[partition]);
+        self.unassign(&[partition])?;
+        self.look_up(vec![partition]);
         Ok(())
     }
 }
 
 /// Whether a message could come at once.
 fn is_idle<Q: Queue>(assigned: &Assigned<Q>) -> bool {
-    !assigned.stopped && assigned.held.is_empty() && assigned.tracker.in_flight() == 0
+    !assigned.stopped && has_nothing(assigned)
+}
+
+/// Whether nothing of it is in memory.
+fn has_nothing<Q: Queue>(assigned: &Assigned<Q>) -> bool {
+    assigned.held.is_empty() && assigned.tracker.in_flight() == 0
 }
 
 #[cfg(test)]
