@@ -79,6 +79,22 @@ pub struct Update<'a> {
     pub unknown_keys: u32,
 }
 
+impl Update<'_> {
+    /// The row that this one is linked to from now on, `Some(None)` for none; `None` if the update leaves the link alone.
+    pub fn link(&self) -> Option<Option<SubscriptionId>> {
+        self.changes.iter().find_map(|change| match change {
+            Change::Set {
+                column: column::PARENT,
+                value,
+            } => Some(match value {
+                Some(SetValue::Uuid(parent)) => Some(SubscriptionId(*parent)),
+                _ => None,
+            }),
+            _ => None,
+        })
+    }
+}
+
 /// Why a message can't be applied, ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {

@@ -126,6 +126,7 @@ impl Process {
         };
         let of_workers = WorkerShared {
             rates: shared.rates.clone(),
+            links_per_parent_max: Arc::default(),
             registry: shared.registry.clone(),
             abandon: abandoned,
         };

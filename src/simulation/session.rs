@@ -4,7 +4,7 @@
 use super::database::{Reply, RowWrite, SqlState, Statement};
 use super::world::{Met, Shared, World};
 use crate::ids::{Partition, Position, RowKey, ShardIndex};
-use crate::sink::shard::{Refusal, Remembered, ShardSession, SinkError, WriteBatch};
+use crate::sink::shard::{Linked, Refusal, Remembered, ShardSession, SinkError, WriteBatch};
 use crate::sink::sqlstate::Verdict;
 use corosensei::Yielder;
 use std::cell::Cell;
@@ -301,5 +301,25 @@ impl ShardSession for Session<'_> {
             Reply::Refusals(refusals) => Ok(refusals),
             other => unreachable!("{other:?}"),
         }
+    }
+
+    fn lock_rows(&mut self, _: &[RowKey], _: bool) -> Result<Vec<Option<Linked>>, SinkError> {
+        unreachable!("no update links")
+    }
+
+    fn lock_parents(&mut self, _: &[RowKey]) -> Result<Vec<i32>, SinkError> {
+        unreachable!("no update links")
+    }
+
+    fn commit_links(&mut self, _: &[(RowKey, i32)], _: &[Refusal]) -> Result<(), SinkError> {
+        unreachable!("no update links")
+    }
+
+    fn roll_back(&mut self) {
+        unreachable!("no update links")
+    }
+
+    fn unlocked_parents(&mut self, _: &[RowKey]) -> Result<Vec<bool>, SinkError> {
+        unreachable!("no update links")
     }
 }

@@ -5,13 +5,40 @@
 //! element as a length and its bytes, -1 for NULL.
 
 use postgres::types::private::BytesMut;
-use postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use std::error::Error;
 
 /// Microseconds between 1970 and 2000, from where Postgres counts.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 /// Kafka timestamps beyond these can't be a `timestamptz`; they are brought to the nearer end. Year 0 to 9999.
 const TIMESTAMP_MS_RANGE: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_000;
+
+/// A uuid, as a parameter and as a result.
+#[derive(Debug)]
+pub struct Uuid(pub [u8; 16]);
+
+impl ToSql for Uuid {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.extend_from_slice(&self.0);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::UUID
+    }
+
+    to_sql_checked!();
+}
+
+impl FromSql<'_> for Uuid {
+    fn from_sql(_: &Type, raw: &[u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Self(raw.try_into()?))
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::UUID
+    }
+}
 
 /// One array parameter under construction.
 #[derive(Debug)]

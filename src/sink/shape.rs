@@ -42,6 +42,8 @@ pub struct Shape {
     pub keys: [&'static str; 2],
     /// The other columns; an update names them by their index here.
     pub columns: &'static [Column],
+    /// The set column that holds the key of another row of the same app, whose children are counted in the table `parent`.
+    pub link: u8,
 }
 
 /// The subscription table.
@@ -70,6 +72,7 @@ pub static SUBSCRIPTION: Shape = Shape {
             kind: Kind::Set(SetType::Text),
         },
     ],
+    link: column::PARENT,
 };
 
 // Updates name columns by number; the numbers and the shape must agree.

@@ -1,7 +1,8 @@
 //! One worker's connection to its shard, and what it can be asked to do. Every call is one round trip, bounded by the session's time limits while the server lives; a server that is frozen holds its worker, and
 //! nothing else.
 
-use super::params::ArrayParam;
+use super::links;
+use super::params::{ArrayParam, Uuid};
 use super::pool::{Manager, ShardPool};
 use super::shape::Shape;
 use super::sqlstate::{Verdict, verdict};
@@ -82,7 +83,16 @@ struct Live {
     prepared: HashMap<(Use, Touched), (Statement, String)>,
 }
 
-/// What a worker asks of its shard, each with one round trip.
+/// What a row that may be linked holds, under its lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Linked {
+    /// The position of its newest update; below all others for a row that was just made.
+    pub fence: Position,
+    /// The row that it is linked to.
+    pub parent: Option<RowKey>,
+}
+
+/// What a worker asks of its shard.
 pub trait ShardSession {
     /// Whether there is a connection as far as is known.
     fn is_connected(&self) -> bool;
@@ -113,14 +123,40 @@ pub trait ShardSession {
         partition: Partition,
         offsets: &[i64],
     ) -> Result<Vec<Remembered>, SinkError>;
+
+    /// Begins a transaction and locks these rows, which are in the order of their keys. Those that don't exist are made with a
+    /// fence below all others if `makes_missing`, else they are `None`.
+    fn lock_rows(
+        &mut self,
+        keys: &[RowKey],
+        makes_missing: bool,
+    ) -> Result<Vec<Option<Linked>>, SinkError>;
+
+    /// In the transaction: locks the counts of these parents, which are in the order of their keys, and tells how many children
+    /// each has.
+    fn lock_parents(&mut self, parents: &[RowKey]) -> Result<Vec<i32>, SinkError>;
+
+    /// Ends the transaction: changes the parents' counts, remembers refused links, and commits.
+    fn commit_links(
+        &mut self,
+        changes: &[(RowKey, i32)],
+        refused: &[Refusal],
+    ) -> Result<(), SinkError>;
+
+    /// Ends the transaction, if there is one, without effect.
+    fn roll_back(&mut self);
+
+    /// Which of these parents' counts nobody else holds locked. Those that don't exist are not locked.
+    fn unlocked_parents(&mut self, parents: &[RowKey]) -> Result<Vec<bool>, SinkError>;
 }
 
 /// One worker's connection. Made when first used and after it broke.
 pub struct ShardConnection {
     pool: ShardPool,
-    shape: &'static Shape,
-    incarnation: i32,
+    pub(super) shape: &'static Shape,
+    pub(super) incarnation: i32,
     live: Option<Live>,
+    pub(super) in_transaction: bool,
 }
 
 impl ShardConnection {
@@ -131,7 +167,12 @@ impl ShardConnection {
             shape,
             incarnation,
             live: None,
+            in_transaction: false,
         }
+    }
+
+    pub(super) fn has_connection(&self) -> bool {
+        self.live.is_some()
     }
 
     fn write(&mut self, which: Use, batch: &WriteBatch) -> Result<u64, SinkError> {
@@ -165,7 +206,7 @@ impl ShardConnection {
         written.or_else(|error| self.note(error))
     }
 
-    fn run<T>(
+    pub(super) fn run<T>(
         &mut self,
         sql: &str,
         call: impl FnOnce(&mut Client) -> Result<T, postgres::Error>,
@@ -201,7 +242,7 @@ impl ShardConnection {
             // Terminating our own backend makes the connection broken, which is how r2d2 learns not to keep it.
             let _ = live
                 .client
-                .batch_execute("SELECT pg_terminate_backend(pg_backend_pid())");
+                .batch_execute("ROLLBACK; SELECT pg_terminate_backend(pg_backend_pid())");
         }
         Err(error)
     }
@@ -209,7 +250,7 @@ impl ShardConnection {
 
 impl ShardSession for ShardConnection {
     fn is_connected(&self) -> bool {
-        self.live.is_some()
+        self.has_connection()
     }
 
     fn connect(&mut self) -> Result<(), SinkError> {
@@ -263,8 +304,8 @@ impl ShardSession for ShardConnection {
             client.query_typed(
                 &sql,
                 &[
-                    (&UuidParam(refusal.key.app.0), Type::UUID),
-                    (&UuidParam(refusal.key.subscription.0), Type::UUID),
+                    (&Uuid(refusal.key.app.0), Type::UUID),
+                    (&Uuid(refusal.key.subscription.0), Type::UUID),
                     (&refusal.position.incarnation, Type::INT4),
                     (&refusal.position.leader_epoch, Type::INT4),
                     (&refusal.position.offset, Type::INT8),
@@ -305,6 +346,34 @@ impl ShardSession for ShardConnection {
         });
         Ok(remembered.collect())
     }
+
+    fn lock_rows(
+        &mut self,
+        keys: &[RowKey],
+        makes_missing: bool,
+    ) -> Result<Vec<Option<Linked>>, SinkError> {
+        links::lock_rows(self, keys, makes_missing)
+    }
+
+    fn lock_parents(&mut self, parents: &[RowKey]) -> Result<Vec<i32>, SinkError> {
+        links::lock_parents(self, parents)
+    }
+
+    fn commit_links(
+        &mut self,
+        changes: &[(RowKey, i32)],
+        refused: &[Refusal],
+    ) -> Result<(), SinkError> {
+        links::commit(self, changes, refused)
+    }
+
+    fn roll_back(&mut self) {
+        links::roll_back(self);
+    }
+
+    fn unlocked_parents(&mut self, parents: &[RowKey]) -> Result<Vec<bool>, SinkError> {
+        links::unlocked_parents(self, parents)
+    }
 }
 
 fn failed(error: postgres::Error, sql: &str) -> SinkError {
@@ -326,7 +395,7 @@ fn failed(error: postgres::Error, sql: &str) -> SinkError {
     }
 }
 
-fn key_params(keys: &[RowKey]) -> (ArrayParam, ArrayParam) {
+pub(super) fn key_params(keys: &[RowKey]) -> (ArrayParam, ArrayParam) {
     let (mut apps, mut subscriptions) = (ArrayParam::of(Type::UUID), ArrayParam::of(Type::UUID));
     for key in keys {
         apps.push_uuid(key.app.0);
@@ -335,7 +404,7 @@ fn key_params(keys: &[RowKey]) -> (ArrayParam, ArrayParam) {
     (apps, subscriptions)
 }
 
-fn typed_keys<'a>(
+pub(super) fn typed_keys<'a>(
     apps: &'a ArrayParam,
     subscriptions: &'a ArrayParam,
 ) -> [(&'a (dyn ToSql + Sync), Type); 2] {
@@ -343,27 +412,6 @@ fn typed_keys<'a>(
 }
 
 /// The index of a row whose first column is its number from 1.
-fn number(row: &postgres::Row) -> usize {
+pub(super) fn number(row: &postgres::Row) -> usize {
     usize::try_from(row.get::<_, i32>(0) - 1).expect("numbers begin at 1")
-}
-
-/// A uuid parameter.
-#[derive(Debug)]
-struct UuidParam([u8; 16]);
-
-impl ToSql for UuidParam {
-    fn to_sql(
-        &self,
-        _: &Type,
-        out: &mut postgres::types::private::BytesMut,
-    ) -> Result<postgres::types::IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        out.extend_from_slice(&self.0);
-        Ok(postgres::types::IsNull::No)
-    }
-
-    fn accepts(ty: &Type) -> bool {
-        *ty == Type::UUID
-    }
-
-    postgres::types::to_sql_checked!();
 }

@@ -6,6 +6,7 @@
 
 use super::{
     audit::Message,
+    children,
     entry::show,
     judge::Judge,
     letters::Letters,
@@ -96,6 +97,7 @@ impl Follower {
         require_whole(&Topic::look(&admin, &config.kafka.dead_letter_topic)?)?;
         let (letters, unreadable) = read_letters(&admin, &config)?;
         let (mut report, mut names) = model.compare(&config, letters, &unreadable)?;
+        children::compare(&config, &mut report)?;
         show_found(&config, &mut report.examples, &mut names)?;
         report.ok = report.differences() == 0 && report.rows_checked > 0;
         report.seconds = began.elapsed().as_secs_f64();

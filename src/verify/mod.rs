@@ -8,6 +8,8 @@ mod json;
 mod judge;
 mod letters;
 mod stored;
+// The counts beside the rows.
+mod children;
 // What becomes of a row, and how far the comparison is with it.
 mod entry;
 mod state;

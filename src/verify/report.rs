@@ -31,6 +31,10 @@ pub struct Report {
     pub dead_letters_missing: u64,
     /// Dead letters that no message explains.
     pub dead_letters_unexpected: u64,
+    /// Parents whose children were counted.
+    pub parents_checked: u64,
+    /// Parents with another number of children than is stored for them.
+    pub children_mismatched: u64,
     /// How long it took.
     pub seconds: f64,
     /// The first differences.
@@ -68,6 +72,8 @@ pub enum Difference {
     DeadLetterMissing,
     /// [`Report::dead_letters_unexpected`].
     DeadLetterUnexpected,
+    /// [`Report::children_mismatched`].
+    Children,
 }
 
 impl Report {
@@ -79,6 +85,7 @@ impl Report {
             Difference::Extra => &mut self.extra,
             Difference::DeadLetterMissing => &mut self.dead_letters_missing,
             Difference::DeadLetterUnexpected => &mut self.dead_letters_unexpected,
+            Difference::Children => &mut self.children_mismatched,
         } += 1;
         if self.examples.len() < EXAMPLES_MAX {
             self.examples.push(example);
@@ -122,6 +129,7 @@ impl Report {
             + self.extra
             + self.dead_letters_missing
             + self.dead_letters_unexpected
+            + self.children_mismatched
     }
 }
 
@@ -146,6 +154,7 @@ impl Difference {
             Self::Extra => "extra",
             Self::DeadLetterMissing => "dead letter missing",
             Self::DeadLetterUnexpected => "dead letter unexpected",
+            Self::Children => "children mismatched",
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use super::{
     audit::{Audit, Extent, Message, NewerIncarnation},
+    children,
     entry::show,
     letters::{Kind, Letters},
-    report::{Example, Report},
+    report::{Difference, Example, Report},
     state::{Names, State},
     stored::{SUBSCRIPTION, Selection, Stored, StoredError, read},
 };
@@ -139,6 +140,7 @@ pub fn verify(config: &Config) -> Result<Report, VerifyError> {
     read_log(config, &topic, &mut audit)?;
 
     let (mut report, mut names) = audit.finish();
+    children::compare(config, &mut report)?;
     show_found(config, &mut report.examples, &mut names)?;
     refuse_while_running(&admin, config)?;
     report.ok = report.differences() == 0 && report.rows_checked > 0;
@@ -264,7 +266,11 @@ pub(super) fn show_found(
     names: &mut Names,
 ) -> Result<(), VerifyError> {
     for (index, shard) in config.shards.iter().enumerate() {
-        let here = |example: &Example| example.row.filter(|(_, shard)| *shard == ShardIndex(index));
+        let here = |example: &Example| {
+            let of_row = example.difference != Difference::Children;
+            let row = example.row.filter(|_| of_row);
+            row.filter(|(_, shard)| *shard == ShardIndex(index))
+        };
         let keys: Vec<RowKey> = examples
             .iter()
             .filter_map(here)

@@ -7,6 +7,7 @@
 use super::SinkKind;
 use super::encode::Encoder;
 use super::fold::{Dead, Fold, Folds, Outcome};
+use super::links::AwaitedParents;
 use super::patience::Patience;
 use super::refuse::Refusals;
 use crate::config::checked::OnMissingRow;
@@ -18,6 +19,7 @@ use crate::sink::rate::WriteRates;
 use crate::sink::shape::Shape;
 use crate::sink::shard::{ShardConnection, ShardSession, SinkError};
 use crate::sink::sqlstate::Verdict;
+use crate::sync::{AtomicU32, Ordering};
 use hashbrown::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,11 +32,16 @@ const ROUNDS_MAX: usize = 16;
 pub struct Applier<S = ShardConnection> {
     pub(super) connection: S,
     pub(super) shard: ShardIndex,
-    encoder: Encoder,
-    on_missing_row: OnMissingRow,
+    pub(super) encoder: Encoder,
+    pub(super) on_missing_row: OnMissingRow,
     /// Whether the last batches mostly made rows: then rows are made first and updated after.
     makes_rows: bool,
     rates: Arc<WriteRates>,
+    links_per_parent_max: Arc<AtomicU32>,
+    /// For each row of the last linking part.
+    pub(super) awaited: AwaitedParents,
+    /// For each row that was set aside since one of its parents is locked.
+    pub(super) awaiting: AwaitedParents,
     pub(super) recorder: Arc<WorkerRecorder>,
     pub(super) patience: Patience,
     pub(super) refusals: Refusals,
@@ -45,6 +52,8 @@ pub struct Applier<S = ShardConnection> {
 pub struct Shared {
     /// Bounds on rows per second.
     pub rates: Arc<WriteRates>,
+    /// Children of one parent; 0 for no limit.
+    pub links_per_parent_max: Arc<AtomicU32>,
     /// What is known of all shards.
     pub registry: Arc<crate::observe::Registry>,
     /// Disconnected when the process gives up on what is in flight.
@@ -70,6 +79,9 @@ impl<S: ShardSession> Applier<S> {
             on_missing_row,
             makes_rows: false,
             rates: shared.rates.clone(),
+            links_per_parent_max: shared.links_per_parent_max.clone(),
+            awaited: AwaitedParents::new(),
+            awaiting: AwaitedParents::new(),
             patience: Patience::new(shared, &recorder),
             refusals: Refusals::default(),
             recorder,
@@ -103,7 +115,9 @@ impl<S: ShardSession> Applier<S> {
     /// else; their messages have the outcome [`Outcome::Parked`]. Stops early, with messages left open, only when the
     /// process gives up.
     pub fn apply(&mut self, folds: &mut Folds<'_>, origins: Origins<'_>) -> Vec<RowKey> {
-        let mut parts = vec![folds.folds.clone()];
+        // What links takes another path; both have their rows in the order of their keys.
+        let (linking, plain) = folds.folds.iter().cloned().partition(|fold| fold.links);
+        let mut parts: Vec<Vec<Fold>> = vec![linking, plain];
         let mut parked = Vec::new();
         while let Some(part) = parts.pop() {
             self.patience.alive(Duration::ZERO);
@@ -161,8 +175,17 @@ impl<S: ShardSession> Applier<S> {
 
     /// Writes one part. `Ok`: each of its messages has an outcome.
     fn write(&mut self, folds: &mut Folds<'_>, part: &[Fold]) -> Result<(), SinkError> {
+        self.awaited.clear();
+        match part.iter().any(|fold| fold.links) {
+            true => self.write_links(folds, part),
+            false => self.write_rows(folds, part),
+        }
+    }
+
+    fn write_rows(&mut self, folds: &mut Folds<'_>, part: &[Fold]) -> Result<(), SinkError> {
         let mut open = part.to_vec();
         for _ in 0..ROUNDS_MAX {
+            self.hold_back(open.len());
             let batch = match self.encoder.encode(folds, &open) {
                 Ok(batch) => batch,
                 Err(overflow) => {
@@ -176,10 +199,6 @@ impl<S: ShardSession> Applier<S> {
                     continue;
                 }
             };
-            if let Some(rate) = self.rates.of(self.shard) {
-                let waited = self.patience.hold_back(rate.take(open.len()));
-                self.recorder.rate_wait_ns.add(waited);
-            }
             let rows = batch.rows as u64;
             let mut written = 0;
             // Rows are updated or made; each of the two leaves alone what the other is for.
@@ -220,8 +239,45 @@ impl<S: ShardSession> Applier<S> {
         })
     }
 
+    /// Waits until so many rows may be written.
+    pub(super) fn hold_back(&mut self, rows: usize) {
+        if let Some(rate) = self.rates.of(self.shard) {
+            let waited = self.patience.hold_back(rate.take(rows));
+            self.recorder.rate_wait_ns.add(waited);
+        }
+    }
+
+    /// So many rows were written that nobody waited for; what comes next waits for them.
+    pub(super) fn has_also_written(&self, rows: usize) {
+        if let Some(rate) = self.rates.of(self.shard) {
+            rate.take(rows);
+        }
+    }
+
+    /// Children of one parent, as it is now; it can change while running.
+    pub(super) fn links_per_parent_max(&self) -> Option<u32> {
+        match self.links_per_parent_max.load(Ordering::Relaxed) {
+            0 => None,
+            limit => Some(limit),
+        }
+    }
+
+    /// Notes messages that the fence covers. Those that were refused by an earlier life are refused again.
+    pub(super) fn note_replays(
+        &mut self,
+        folds: &mut Folds<'_>,
+        messages: &[usize],
+    ) -> Result<(), SinkError> {
+        note_replayed(folds, messages);
+        self.remember_refused(folds, messages)
+    }
+
     /// Writes one update of a fold that had to be taken apart; a data error refuses it here, so that the next can go on.
-    fn write_unfolded(&mut self, folds: &mut Folds<'_>, fold: Fold) -> Result<(), SinkError> {
+    pub(super) fn write_unfolded(
+        &mut self,
+        folds: &mut Folds<'_>,
+        fold: Fold,
+    ) -> Result<(), SinkError> {
         match self.write(folds, std::slice::from_ref(&fold)) {
             Err(error) if error.verdict == Verdict::Data => self.refuse(folds, &fold, &error),
             other => other,
@@ -279,53 +335,6 @@ impl<S: ShardSession> Applier<S> {
         }
         self.remember_refused(folds, &replayed)?;
         Ok(left)
-    }
-
-    /// Finds out which rows are locked; notes their messages as parked and returns the other folds.
-    fn set_locked_aside(
-        &mut self,
-        folds: &mut Folds<'_>,
-        part: Vec<Fold>,
-        error: &SinkError,
-        parked: &mut Vec<RowKey>,
-    ) -> Vec<Fold> {
-        let keys: Vec<RowKey> = part.iter().map(|fold| fold.key).collect();
-        let unlocked = match self.connection.unlocked(&keys) {
-            Ok(unlocked) => unlocked,
-            // The whole table is locked, or the connection broke.
-            Err(error) => {
-                self.patience.wait(&error);
-                return part;
-            }
-        };
-        if unlocked.iter().all(|unlocked| *unlocked) {
-            // The lock is gone again, or it is one that isn't on a row.
-            self.patience.wait(error);
-            return part;
-        }
-        let mut free = Vec::with_capacity(part.len());
-        for (fold, unlocked) in part.into_iter().zip(unlocked) {
-            if unlocked {
-                free.push(fold);
-            } else {
-                tracing::warn!(
-                    shard = %self.patience.shard(),
-                    app_id = %fold.key.app,
-                    subscription_id = %fold.key.subscription,
-                    "the row is locked by another session; its updates wait, others go on"
-                );
-                folds.note(&fold, || Outcome::Parked);
-                parked.push(fold.key);
-            }
-        }
-        free
-    }
-
-    /// Which of these rows nobody else holds locked; none when the shard can't be asked.
-    pub fn unlocked(&mut self, keys: &[RowKey]) -> Vec<bool> {
-        self.connection
-            .unlocked(keys)
-            .unwrap_or_else(|_| vec![false; keys.len()])
     }
 
     /// Encodes the folds and sends nothing: the null sink.

@@ -125,8 +125,11 @@ impl Encoder {
             .filter(|(index, _)| touched.has(*index))
         {
             let number = u8::try_from(index).expect("a table has few columns");
-            let merged =
-                merge(folds.encoded(fold), number).expect("`touched` has checked the sums");
+            let is_link = number == self.shape.link;
+            let messages = folds
+                .encoded(fold)
+                .filter(|message| !(is_link && message.link_refused));
+            let merged = merge(messages, number).expect("`touched` has checked the sums");
             let param = params.next().expect("a parameter for each touched column");
             if encode_column(param, column.kind, &merged) {
                 row_flags |= 1 << index;

@@ -53,6 +53,8 @@ pub struct Message<'a> {
     pub partition: Partition,
     /// Its number in the batch, by which its outcome is noted.
     pub number: usize,
+    /// Its link is over the limit: the rest of it is written.
+    pub link_refused: bool,
     /// It came already, through an earlier epoch of its partition: it is not written again and shares the fate of its row.
     duplicate: bool,
     /// The next message of the same row.
@@ -70,6 +72,8 @@ pub struct Fold {
     pub top: usize,
     /// The last of the chain: `top`, or a duplicate behind it.
     pub last: usize,
+    /// Whether one of its messages links the row or unlinks it.
+    pub links: bool,
     /// The deliberately broken build writes from here instead.
     uncut_first: usize,
 }
@@ -88,12 +92,13 @@ pub struct Folds<'a> {
 }
 
 impl Fold {
-    fn of(key: RowKey, message: usize) -> Self {
+    fn of(key: RowKey, message: usize, links: bool) -> Self {
         Self {
             key,
             first: message,
             top: message,
             last: message,
+            links,
             uncut_first: message,
         }
     }
@@ -121,7 +126,7 @@ impl<'a> Folds<'a> {
     /// Adds a message behind the others of its row. Messages of a row come in order, but one that came through an earlier
     /// epoch too may come again.
     pub fn add(&mut self, update: Update<'a>, place: (Position, i64, Partition), number: usize) {
-        let key = update.key;
+        let (key, links) = (update.key, update.link().is_some());
         let (position, timestamp_ms, partition) = place;
         let index = self.messages.len();
         let mut duplicate = false;
@@ -131,12 +136,13 @@ impl<'a> Folds<'a> {
             duplicate = position <= self.messages[fold.top].position;
             self.messages[fold.last].next = Some(index);
             fold.last = index;
+            fold.links |= links;
             if !duplicate {
                 fold.top = index;
             }
         } else {
             let fold = self.folds.len();
-            self.folds.push(Fold::of(key, index));
+            self.folds.push(Fold::of(key, index, links));
             let (folds, hasher) = (&self.folds, &self.hasher);
             self.by_key
                 .insert_unique(hash, fold, |fold| hasher.hash_one(folds[*fold].key));
@@ -147,6 +153,7 @@ impl<'a> Folds<'a> {
             timestamp_ms,
             partition,
             number,
+            link_refused: false,
             duplicate,
             next: None,
         });
@@ -161,13 +168,15 @@ impl<'a> Folds<'a> {
     ) {
         let (position, timestamp_ms, partition) = place;
         let index = self.messages.len();
-        self.folds.push(Fold::of(update.key, index));
+        self.folds
+            .push(Fold::of(update.key, index, update.link().is_some()));
         self.messages.push(Message {
             update,
             position,
             timestamp_ms,
             partition,
             number,
+            link_refused: false,
             duplicate: false,
             next: None,
         });
@@ -206,6 +215,14 @@ impl<'a> Folds<'a> {
             .filter(|message| !message.duplicate)
     }
 
+    /// Those of the fold's messages that link its row or unlink it, as numbers into `messages`.
+    pub fn linking(&self, fold: &Fold) -> impl Iterator<Item = usize> + '_ {
+        self.chain(fold).filter(|index| {
+            let message = &self.messages[*index];
+            !message.duplicate && message.update.link().is_some()
+        })
+    }
+
     fn chain_from(&self, first: usize, last: usize) -> impl Iterator<Item = usize> + '_ {
         std::iter::successors(Some(first), move |index| {
             if *index == last {
@@ -232,7 +249,10 @@ impl<'a> Folds<'a> {
     /// One fold for each message of the fold, in order.
     pub fn unfolded(&self, fold: &Fold) -> Vec<Fold> {
         self.chain(fold)
-            .map(|index| Fold::of(fold.key, index))
+            .map(|index| {
+                let links = self.messages[index].update.link().is_some();
+                Fold::of(fold.key, index, links)
+            })
             .collect()
     }
 

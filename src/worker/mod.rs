@@ -9,6 +9,8 @@
 //! - [`fold`]: messages of one row become one write
 //! - [`encode`]: folds become a statement's parameters
 //! - [`apply`]: write, ask, cut, send again
+//! - `links`: updates that link rows to parents, whose children are counted
+//! - `locked`: which rows somebody else holds locked
 //! - [`refuse`]: what the database refuses
 //! - [`patience`]: waiting after errors
 //! - [`parked`]: rows that somebody else holds locked
@@ -17,6 +19,8 @@
 pub mod apply;
 pub mod encode;
 pub mod fold;
+mod links;
+mod locked;
 pub mod parked;
 pub mod patience;
 pub mod refuse;

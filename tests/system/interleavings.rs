@@ -54,6 +54,7 @@ impl Ours {
         let registry = Arc::new(Registry::new(1, vec![ShardIndex(0)], vec!["s0".to_owned()]));
         let shared = Shared {
             rates: Arc::new(WriteRates(vec![None])),
+            links_per_parent_max: Arc::default(),
             registry,
             abandon,
         };

@@ -12,6 +12,7 @@
 //! - [`interleavings`]: other writers, refusals and crashes in every order
 //! - [`bad_input`]: each reason of a dead letter
 //! - [`letters`]: dead letters are listed, sent again and dropped
+//! - [`links`]: rows that are linked to parents
 //! - [`losses`]: records are gone before they were read
 //! - [`rewind`]: a database that lost a tail gets it again
 //! - [`demo`]: everything in one process, with nothing installed
@@ -35,6 +36,7 @@ mod faults;
 mod gaps;
 mod interleavings;
 mod letters;
+mod links;
 mod losses;
 mod members;
 mod mutants;

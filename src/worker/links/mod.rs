@@ -1,0 +1,170 @@
+//! Updates that link rows to parents: one transaction, in which the children of each parent are counted. The page beside this
+//! file has the steps and why they are right.
+
+mod decide;
+
+use super::apply::{Applier, note_dead};
+use super::fold::{Dead, Fold, Folds, Outcome};
+use crate::config::checked::OnMissingRow;
+use crate::dead::Reason;
+use crate::fault;
+use crate::ids::RowKey;
+use crate::sink::shard::{Refusal, ShardSession, SinkError};
+use crate::sink::sqlstate::Verdict;
+use decide::{Child, Decision};
+use hashbrown::HashMap;
+
+/// How a transaction ended that did not fail.
+enum Done {
+    /// Every message has an outcome.
+    Written,
+    /// Nothing was written: the sums of this row's fold leave 64 bits, so its updates must be written one by one.
+    Unfold(RowKey),
+}
+
+/// The parents that rows of the last transactions were waiting for. Rows that are set aside since a parent is locked wait for it.
+pub(super) type AwaitedParents = HashMap<RowKey, Vec<RowKey>>;
+
+impl<S: ShardSession> Applier<S> {
+    /// Writes one part of which some updates link. `Ok`: each of its messages has an outcome.
+    pub(super) fn write_links(
+        &mut self,
+        folds: &mut Folds<'_>,
+        part: &[Fold],
+    ) -> Result<(), SinkError> {
+        let mut open = part.to_vec();
+        while !open.is_empty() {
+            self.hold_back(open.len());
+            match self.transact(folds, &open) {
+                Ok(Done::Written) => return Ok(()),
+                Ok(Done::Unfold(key)) => {
+                    self.connection.roll_back();
+                    let (alone, others): (Vec<Fold>, Vec<Fold>) =
+                        open.into_iter().partition(|fold| fold.key == key);
+                    open = others;
+                    for single in folds.unfolded(&alone[0]) {
+                        self.write_unfolded(folds, single)?;
+                    }
+                }
+                Err(error) => {
+                    self.connection.roll_back();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn transact(&mut self, folds: &mut Folds<'_>, part: &[Fold]) -> Result<Done, SinkError> {
+        let children = self.lock_rows(folds, part)?;
+        let parents = decide::parents(folds, &children);
+        self.remember_awaited(folds, &children);
+        let counts = self.connection.lock_parents(&parents)?;
+        let counts = parents.iter().copied().zip(counts).collect();
+        let limit = self.links_per_parent_max();
+        let decision = decide::decide(folds, &children, &counts, limit);
+        for message in &mut folds.messages {
+            message.link_refused = false;
+        }
+        for (message, _) in &decision.refused {
+            folds.messages[*message].link_refused = true;
+        }
+        let open: Vec<Fold> = children.into_iter().map(|child| child.fold).collect();
+        if !open.is_empty() {
+            let batch = match self.encoder.encode(folds, &open) {
+                Ok(batch) => batch,
+                Err(overflow) => return Ok(Done::Unfold(open[overflow.index].key)),
+            };
+            let (rows, written) = (batch.rows as u64, self.connection.update(batch)?);
+            if written != rows {
+                return Err(moved_under_lock(rows, written));
+            }
+        }
+        fault::crash_point("before-links");
+        let refusals = refusals(folds, &decision, limit);
+        self.connection.commit_links(&decision.changes, &refusals)?;
+        fault::crash_point("after-links");
+        self.recorder.statements.add(1);
+        self.recorder.rows_written.add(open.len() as u64);
+        self.has_also_written(decision.changes.len());
+        for fold in &open {
+            folds.note(fold, || Outcome::Applied);
+        }
+        for ((message, _), refusal) in decision.refused.iter().zip(refusals) {
+            let dead = Dead {
+                reason: refusal.reason,
+                sqlstate: None,
+                message: refusal.message,
+            };
+            note_dead(folds, *message, dead);
+        }
+        Ok(Done::Written)
+    }
+
+    /// Steps 1 and 2: what is left to write, with the parent that each row has.
+    fn lock_rows(&mut self, folds: &mut Folds<'_>, part: &[Fold]) -> Result<Vec<Child>, SinkError> {
+        let keys: Vec<RowKey> = part.iter().map(|fold| fold.key).collect();
+        let makes_missing = self.on_missing_row == OnMissingRow::Insert;
+        let rows = self.connection.lock_rows(&keys, makes_missing)?;
+        let (mut children, mut replayed) = (Vec::with_capacity(part.len()), Vec::new());
+        for (fold, row) in part.iter().zip(rows) {
+            let Some(row) = row else {
+                folds.note(fold, || Outcome::Skipped);
+                continue;
+            };
+            let (below, above) = folds.cut(fold, row.fence);
+            self.recorder
+                .folds_cut
+                .add(u64::from(!below.is_empty() && above.is_some()));
+            replayed.extend(below);
+            children.extend(above.map(|fold| Child {
+                fold,
+                parent: row.parent,
+            }));
+        }
+        self.note_replays(folds, &replayed)?;
+        Ok(children)
+    }
+
+    fn remember_awaited(&mut self, folds: &Folds<'_>, children: &[Child]) {
+        self.awaited.clear();
+        for child in children {
+            let parents = decide::parents(folds, std::slice::from_ref(child));
+            self.awaited.insert(child.fold.key, parents);
+        }
+    }
+}
+
+/// What is remembered of the links that are over the limit.
+fn refusals(folds: &Folds<'_>, decision: &Decision, limit: Option<u32>) -> Vec<Refusal> {
+    let refusal = |(message, parent): &(usize, RowKey)| {
+        let message = &folds.messages[*message];
+        Refusal {
+            key: message.update.key,
+            partition: message.partition,
+            position: message.position,
+            timestamp_ms: message.timestamp_ms,
+            reason: Reason::LinkLimit,
+            sqlstate: None,
+            message: format!(
+                "parent {} has {} children, which is rules.links_per_parent_max; the link was not made, the rest of the \
+                 update was applied",
+                parent.subscription,
+                limit.unwrap_or_default(),
+            ),
+        }
+    };
+    decision.refused.iter().map(refusal).collect()
+}
+
+/// Something else changes rows that we hold locked: a trigger, or a rule.
+fn moved_under_lock(rows: u64, written: u64) -> SinkError {
+    SinkError {
+        verdict: Verdict::ShardDown,
+        sqlstate: None,
+        message: format!(
+            "of {rows} locked rows only {written} could be written; is there a trigger on the table that holds writes back?"
+        ),
+        sql: String::new(),
+    }
+}
