@@ -11,89 +11,11 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt};
 
+mod change;
 mod envelope;
 
+pub use change::{Change, SetValue, Update, column};
 pub use envelope::{Envelope, judge};
-
-/// The columns that an update may touch, by their number in the table's shape.
-pub mod column {
-    /// `tags`: merged by name.
-    pub const TAGS: u8 = 0;
-    /// `counts`: added by name.
-    pub const COUNTS: u8 = 1;
-    /// `parent_id`: set.
-    pub const PARENT: u8 = 2;
-    /// `device_type`: set.
-    pub const DEVICE_TYPE: u8 = 3;
-    /// `identifier`: set.
-    pub const IDENTIFIER: u8 = 4;
-}
-
-/// What an update does to one column of its row.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Change<'a> {
-    /// Sets a name of a merged column to a JSON scalar, or removes it.
-    Merge {
-        /// Which column.
-        column: u8,
-        /// The name within it.
-        name: Cow<'a, str>,
-        /// The value's JSON text; `None` removes the name.
-        value: Option<&'a str>,
-    },
-    /// Adds to a name of an added column.
-    Add {
-        /// Which column.
-        column: u8,
-        /// The name within it.
-        name: Cow<'a, str>,
-        /// What to add.
-        delta: i64,
-    },
-    /// Replaces a set column.
-    Set {
-        /// Which column.
-        column: u8,
-        /// The value; `None` for NULL.
-        value: Option<SetValue<'a>>,
-    },
-}
-
-/// A value of a set column.
-#[derive(Clone, Debug, PartialEq)]
-pub enum SetValue<'a> {
-    /// For a uuid column.
-    Uuid([u8; 16]),
-    /// For a text column.
-    Text(Cow<'a, str>),
-}
-
-/// A decoded message.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Update<'a> {
-    /// The row.
-    pub key: RowKey,
-    /// What happens to its columns. A name comes once for each column.
-    pub changes: Vec<Change<'a>>,
-    /// Keys that the wire format doesn't know; they were left out.
-    pub unknown_keys: u32,
-}
-
-impl Update<'_> {
-    /// The row that this one is linked to from now on, `Some(None)` for none; `None` if the update leaves the link alone.
-    pub fn link(&self) -> Option<Option<SubscriptionId>> {
-        self.changes.iter().find_map(|change| match change {
-            Change::Set {
-                column: column::PARENT,
-                value,
-            } => Some(match value {
-                Some(SetValue::Uuid(parent)) => Some(SubscriptionId(*parent)),
-                _ => None,
-            }),
-            _ => None,
-        })
-    }
-}
 
 /// Why a message can't be applied, ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
