@@ -70,7 +70,7 @@ pub enum Statement {
     /// A refused update.
     Refuse(Box<Refusal>),
     /// Updates refused before.
-    Remembered(Partition, Vec<i64>),
+    Remembered(Partition, Vec<Position>),
 }
 
 /// What comes back.
@@ -100,8 +100,8 @@ impl Reply {
 pub struct Database {
     /// The table.
     pub rows: BTreeMap<RowKey, Stored>,
-    /// What it remembers of refused updates: by partition and offset.
-    pub refused: BTreeMap<(i32, i64), Remembered>,
+    /// What it remembers of refused updates.
+    pub refused: BTreeMap<(Partition, Position), Remembered>,
     /// Rows that somebody holds locked.
     pub locked: BTreeSet<RowKey>,
     /// Somebody holds the whole table locked.
@@ -154,10 +154,10 @@ impl Database {
                 Ok(Reply::Unlocked(unlocked.collect()))
             }
             Statement::Refuse(refusal) => self.refuse(refusal, truth),
-            Statement::Remembered(partition, offsets) => {
-                let found = offsets
+            Statement::Remembered(partition, positions) => {
+                let found = positions
                     .iter()
-                    .filter_map(|offset| self.refused.get(&(partition.0, *offset)));
+                    .filter_map(|position| self.refused.get(&(*partition, *position)));
                 Ok(Reply::Refusals(found.cloned().collect()))
             }
         }
@@ -246,13 +246,13 @@ impl Database {
         fate.refused = true;
         fate.struck = refusal.sqlstate.as_deref() == Some(NOT_NULL);
         let remembered = Remembered {
-            offset,
+            position: refusal.position,
             reason: refusal.reason,
             sqlstate: refusal.sqlstate.clone(),
             message: refusal.message.clone(),
         };
         self.refused
-            .entry((refusal.partition.0, offset))
+            .entry((refusal.partition, refusal.position))
             .or_insert(remembered);
         Ok(Reply::Moved(true))
     }

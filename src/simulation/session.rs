@@ -295,9 +295,9 @@ impl ShardSession for Session<'_> {
     fn remembered(
         &mut self,
         partition: Partition,
-        offsets: &[i64],
+        positions: &[Position],
     ) -> Result<Vec<Remembered>, SinkError> {
-        match self.call(Statement::Remembered(partition, offsets.to_vec()))? {
+        match self.call(Statement::Remembered(partition, positions.to_vec()))? {
             Reply::Refusals(refusals) => Ok(refusals),
             other => unreachable!("{other:?}"),
         }

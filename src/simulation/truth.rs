@@ -80,12 +80,6 @@ impl Truth {
 
     /// The dead letter of an update is delivered.
     pub fn letter(&mut self, number: usize, reason: Reason) {
-        if reason.depends_on_row() && self.takes_place_of_refused(number) {
-            // The table `refused` knows no leader epochs: what it remembers of an offset that was used before the log was cut
-            // off is told of the offset's new update too. Its row is right all the same.
-            self.fates[number].lettered += u32::from(self.fates[number].refused);
-            return;
-        }
         let fate = &mut self.fates[number];
         let expected = match self.updates[number].kind {
             Kind::Bad(kind) => reason == kind,
@@ -100,17 +94,6 @@ impl Truth {
             "update {number} is a dead letter for {reason}, and the database remembers otherwise"
         );
         fate.lettered += 1;
-    }
-
-    fn takes_place_of_refused(&self, number: usize) -> bool {
-        let (partition, epoch, offset) = self.updates[number].at;
-        let mut before = self.updates[..number].iter().zip(&self.fates);
-        before.any(|(update, fate)| {
-            fate.refused
-                && update.at.0 == partition
-                && update.at.1 != epoch
-                && update.at.2 == offset
-        })
     }
 
     /// The log's messages below an offset are gone before they were read.

@@ -146,15 +146,16 @@ fn change_children(
 }
 
 fn remember(connection: &mut ShardConnection, refused: &[Refusal]) -> Result<(), SinkError> {
-    const SQL: &str = "INSERT INTO refused (incarnation, partition, source_offset, reason, sqlstate, message) \
-         SELECT $1, e.partition, e.source_offset, e.reason, NULL, e.message \
-         FROM unnest($2::int4[], $3::int8[], $4::text[], $5::text[]) AS e(partition, source_offset, reason, message) \
+    const SQL: &str = "INSERT INTO refused (incarnation, partition, source_leader_epoch, source_offset, reason, sqlstate, message) \
+         SELECT $1, e.partition, e.epoch, e.at, e.reason, NULL, e.message \
+         FROM unnest($2::int4[], $3::int4[], $4::int8[], $5::text[], $6::text[]) AS e(partition, epoch, at, reason, message) \
          ON CONFLICT DO NOTHING";
     let mut partitions = ArrayParam::of(Type::INT4);
-    let mut offsets = ArrayParam::of(Type::INT8);
+    let (mut epochs, mut offsets) = (ArrayParam::of(Type::INT4), ArrayParam::of(Type::INT8));
     let (mut reasons, mut messages) = (ArrayParam::of(Type::TEXT), ArrayParam::of(Type::TEXT));
     for refusal in refused {
         partitions.push_i32(refusal.partition.0);
+        epochs.push_i32(refusal.position.leader_epoch);
         offsets.push_i64(refusal.position.offset);
         reasons.push_text(refusal.reason.as_str());
         messages.push_text(&refusal.message);
@@ -166,6 +167,7 @@ fn remember(connection: &mut ShardConnection, refused: &[Refusal]) -> Result<(),
             &[
                 (&incarnation, Type::INT4),
                 (&partitions, Type::INT4_ARRAY),
+                (&epochs, Type::INT4_ARRAY),
                 (&offsets, Type::INT8_ARRAY),
                 (&reasons, Type::TEXT_ARRAY),
                 (&messages, Type::TEXT_ARRAY),

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// The version of the tables beside the rows' own.
-const SCHEMA_VERSION: i32 = 1;
+const SCHEMA_VERSION: i32 = 2;
 
 /// Where offsets come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +87,7 @@ fn expected(shape: &Shape) -> BTreeMap<&'static str, Vec<(String, &'static str, 
             vec![
                 column("incarnation", "int4", true),
                 column("partition", "int4", true),
+                column("source_leader_epoch", "int4", true),
                 column("source_offset", "int8", true),
                 column("reason", "text", true),
                 column("sqlstate", "text", false),
@@ -121,7 +122,7 @@ fn expected(shape: &Shape) -> BTreeMap<&'static str, Vec<(String, &'static str, 
 fn primary_key(shape: &Shape, table: &str) -> String {
     match table {
         "parent" => "app_id, parent_id".to_owned(),
-        "refused" => "incarnation, partition, source_offset".to_owned(),
+        "refused" => "incarnation, partition, source_leader_epoch, source_offset".to_owned(),
         "millpond_source" => "topic".to_owned(),
         "millpond_partition" => "topic, incarnation, partition".to_owned(),
         _ => shape.keys.join(", "),

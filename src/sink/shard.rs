@@ -62,8 +62,8 @@ pub struct Refusal {
 /// What the table `refused` remembers of an update.
 #[derive(Clone, Debug)]
 pub struct Remembered {
-    /// The update's offset.
-    pub offset: i64,
+    /// The update's position.
+    pub position: Position,
     /// Why it was refused.
     pub reason: Reason,
     /// Postgres' code.
@@ -121,7 +121,7 @@ pub trait ShardSession {
     fn remembered(
         &mut self,
         partition: Partition,
-        offsets: &[i64],
+        positions: &[Position],
     ) -> Result<Vec<Remembered>, SinkError>;
 
     /// Begins a transaction and locks these rows, which are in the order of their keys. Those that don't exist are made with a
@@ -323,26 +323,34 @@ impl ShardSession for ShardConnection {
     fn remembered(
         &mut self,
         partition: Partition,
-        offsets: &[i64],
+        positions: &[Position],
     ) -> Result<Vec<Remembered>, SinkError> {
-        const SQL: &str = "SELECT source_offset, reason, sqlstate, message FROM refused \
-             WHERE incarnation = $1 AND partition = $2 AND source_offset = ANY($3)";
+        const SQL: &str = "SELECT source_leader_epoch, source_offset, reason, sqlstate, message FROM refused \
+             WHERE incarnation = $1 AND partition = $2 \
+             AND (source_leader_epoch, source_offset) IN (SELECT * FROM unnest($3::int4[], $4::int8[]))";
         let incarnation = self.incarnation;
+        let epochs: Vec<i32> = positions.iter().map(|at| at.leader_epoch).collect();
+        let offsets: Vec<i64> = positions.iter().map(|at| at.offset).collect();
         let rows = self.run(SQL, |client| {
             client.query_typed(
                 SQL,
                 &[
                     (&incarnation, Type::INT4),
                     (&partition.0, Type::INT4),
+                    (&epochs, Type::INT4_ARRAY),
                     (&offsets, Type::INT8_ARRAY),
                 ],
             )
         })?;
         let remembered = rows.iter().map(|row| Remembered {
-            offset: row.get(0),
-            reason: Reason::parse(row.get(1)).unwrap_or(Reason::Database),
-            sqlstate: row.get(2),
-            message: row.get(3),
+            position: Position {
+                incarnation,
+                leader_epoch: row.get(0),
+                offset: row.get(1),
+            },
+            reason: Reason::parse(row.get(2)).unwrap_or(Reason::Database),
+            sqlstate: row.get(3),
+            message: row.get(4),
         });
         Ok(remembered.collect())
     }

@@ -228,8 +228,8 @@ impl Shape {
              ON CONFLICT ({key_0}, {key_1}) DO UPDATE SET source_incarnation = $3, source_leader_epoch = $4, \
              source_offset = $5, updated_at = $6 \
              WHERE (t.source_incarnation, t.source_leader_epoch, t.source_offset) < ($3, $4, $5) RETURNING 1), \
-             remembered AS (INSERT INTO refused (incarnation, partition, source_offset, reason, sqlstate, message) \
-             SELECT $3, $7, $5, $8, $9, $10 FROM moved ON CONFLICT DO NOTHING) SELECT 1 FROM moved",
+             remembered AS (INSERT INTO refused (incarnation, partition, source_leader_epoch, source_offset, reason, \
+             sqlstate, message) SELECT $3, $7, $4, $5, $8, $9, $10 FROM moved ON CONFLICT DO NOTHING) SELECT 1 FROM moved",
             self.table
         )
     }

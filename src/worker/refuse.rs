@@ -9,7 +9,7 @@ use super::apply::{Applier, note_dead};
 use super::fold::{Dead, Fold, Folds, Message, Outcome};
 use crate::dead::Reason;
 use crate::fault;
-use crate::ids::Partition;
+use crate::ids::{Partition, Position};
 use crate::sink::shard::{Refusal, ShardSession, SinkError};
 use crate::sink::sqlstate::Verdict;
 use crate::update::Change;
@@ -119,23 +119,23 @@ impl<S: ShardSession> Applier<S> {
         folds: &mut Folds<'_>,
         covered: &[usize],
     ) -> Result<(), SinkError> {
-        let mut by_partition: BTreeMap<Partition, BTreeMap<i64, usize>> = BTreeMap::new();
+        let mut by_partition: BTreeMap<Partition, BTreeMap<Position, usize>> = BTreeMap::new();
         for index in covered {
             let message = &folds.messages[*index];
             by_partition
                 .entry(message.partition)
                 .or_default()
-                .insert(message.position.offset, *index);
+                .insert(message.position, *index);
         }
-        for (partition, by_offset) in by_partition {
-            let offsets: Vec<i64> = by_offset.keys().copied().collect();
-            for remembered in self.connection.remembered(partition, &offsets)? {
+        for (partition, by_position) in by_partition {
+            let positions: Vec<Position> = by_position.keys().copied().collect();
+            for remembered in self.connection.remembered(partition, &positions)? {
                 let dead = Dead {
                     reason: remembered.reason,
                     sqlstate: remembered.sqlstate,
                     message: remembered.message,
                 };
-                note_dead(folds, by_offset[&remembered.offset], dead);
+                note_dead(folds, by_position[&remembered.position], dead);
             }
         }
         Ok(())
