@@ -19,7 +19,10 @@ use millpond::update::{Place, decode};
 use millpond::worker::apply::{Applier, Shared};
 use millpond::worker::fold::{Folds, Outcome};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
+
+mod links;
 
 const APP: &str = "5eb5a37e-b458-11e3-ac11-000c2940e62c";
 const ROW: &str = "f47ac10b-58cc-4372-a567-0e02b2c3d479";
@@ -40,6 +43,7 @@ fn one_shard(name: &str) -> Pond {
 /// A worker's writing part.
 struct Ours {
     applier: Applier,
+    links_per_parent_max: Arc<AtomicU32>,
     recorder: Arc<WorkerRecorder>,
     _abandon: crossbeam_channel::Sender<()>,
 }
@@ -67,6 +71,7 @@ impl Ours {
         );
         Self {
             applier,
+            links_per_parent_max: shared.links_per_parent_max,
             recorder,
             _abandon: sender,
         }
