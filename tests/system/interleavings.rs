@@ -15,11 +15,12 @@ use millpond::sink::pool::ShardPool;
 use millpond::sink::rate::WriteRates;
 use millpond::sink::shape::SUBSCRIPTION;
 use millpond::sink::shard::ShardConnection;
+use millpond::sync::AtomicU32;
 use millpond::update::{Place, decode};
 use millpond::worker::apply::{Applier, Shared};
 use millpond::worker::fold::{Folds, Outcome};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+
 use std::time::Duration;
 
 mod links;

@@ -3,8 +3,8 @@
 use super::{APP, ONE, OVERLAP, Ours, one_shard, reasons};
 use crate::pond::Pond;
 use millpond::dead::Reason;
+use millpond::sync::Ordering;
 use millpond::worker::fold::Outcome;
-use std::sync::atomic::Ordering;
 
 const FIRST: &str = "11111111-0000-4000-8000-000000000000";
 const SECOND: &str = "22222222-0000-4000-8000-000000000000";
