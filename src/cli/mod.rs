@@ -12,7 +12,8 @@ mod load;
 mod rewind;
 mod run;
 mod verify;
-// What several of them read and print.
+// What several of them ask, read and print.
+mod admin_client;
 mod moment;
 mod table;
 

@@ -5,9 +5,11 @@
 //! - `metrics`: every metric with its name, unit and meaning
 //! - `summary`: the JSON line at the end of a run, and its histograms as a file
 //! - `admin`: the address with health and metrics
+//! - `gate`: who may change something over it
 //! - `log`: the form of log lines
 
 pub mod admin;
+pub mod gate;
 pub mod log;
 pub mod metrics;
 pub mod process;
