@@ -1,6 +1,7 @@
 //! What an operator sees. Each thread records its own work; everything here only reads.
 //!
 //! - `recorder`: what is recorded, one writer per counter
+//! - `changes`: what changing the number of workers cost
 //! - `process`: what the kernel knows of this process
 //! - `metrics`: every metric with its name, unit and meaning
 //! - `summary`: the JSON line at the end of a run, and its histograms as a file
@@ -9,6 +10,7 @@
 //! - `log`: the form of log lines
 
 pub mod admin;
+pub mod changes;
 pub mod gate;
 pub mod log;
 pub mod metrics;

@@ -2,6 +2,7 @@
 //!
 //! - [`checks`]: what must hold before anything is written: topic, tables, where offsets come from
 //! - [`group`]: one core group: a Kafka client, its poller, its workers
+//! - [`crew`]: the group's workers, also while their number changes
 //! - [`progress`]: whether the group has caught up
 //! - [`end`]: how the drain deadline is spent
 //!
@@ -10,6 +11,7 @@
 //! Whatever misses its deadline is left behind: the process ends, and what it had in flight is read again.
 
 pub mod checks;
+pub mod crew;
 pub mod end;
 pub mod group;
 pub mod progress;
@@ -207,7 +209,7 @@ fn is_ready(registry: &Registry) -> bool {
         .all(|shard| !shard.down.load(Ordering::Relaxed));
     let is_connected =
         |worker: &Arc<WorkerRecorder>| worker.connection_state() != ConnectionState::Down;
-    polling && up && registry.workers.lock().iter().all(is_connected)
+    polling && up && registry.workers_on_duty().iter().all(is_connected)
 }
 
 /// The registry for a configuration.

@@ -3,6 +3,7 @@
 
 use super::connect::{ConnectError, judge, tls_connector};
 use crate::config::checked::{PostgresAddress, Shard};
+use crate::lanes::WORKERS_MAX;
 use parking_lot::Mutex;
 use postgres_openssl::MakeTlsConnector;
 use r2d2::{CustomizeConnection, PooledConnection};
@@ -61,7 +62,7 @@ impl r2d2::HandleError<postgres::Error> for LastError {
 }
 
 impl ShardPool {
-    /// A pool for a shard's workers and one more, for what is asked beside them. Connects when asked to. r2d2's threads
+    /// A pool for as many workers as a shard may have, and one more, for what is asked beside them. Connects when asked to. r2d2's threads
     /// inherit the calling thread's cores.
     pub fn new(shard: &Shard, group: usize) -> Result<Self, ConnectError> {
         let PostgresAddress { driver, shown, .. } = &shard.postgres;
@@ -73,7 +74,7 @@ impl ShardPool {
             said: Arc::default(),
         };
         let pool = r2d2::Pool::builder()
-            .max_size(u32::try_from(shard.workers + 1).expect("at most 64 workers"))
+            .max_size(u32::try_from(WORKERS_MAX + 1).expect("few"))
             .min_idle(Some(0))
             // The test would be a round trip without a time limit; workers see a dead connection when they use it.
             .test_on_check_out(false)

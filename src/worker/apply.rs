@@ -76,12 +76,13 @@ impl<S: ShardSession> Applier<S> {
         }
     }
 
-    /// Connects, however long it takes.
-    pub fn connect(&mut self) {
-        while let Err(error) = self.connection.connect() {
-            self.patience.wait(&error);
-            if self.patience.is_exhausted() {
-                return;
+    /// Tries to connect, and waits after a failure. Whether it is over: there is a connection, or the process gives up.
+    pub fn connect(&mut self) -> bool {
+        match self.connection.connect() {
+            Ok(()) => true,
+            Err(error) => {
+                self.patience.wait(&error);
+                self.patience.is_exhausted()
             }
         }
     }
