@@ -189,6 +189,7 @@ fn write_all(config: &Config, lanes: &[Lane]) -> anyhow::Result<String> {
         rates: Arc::new(WriteRates(config.shards.iter().map(|_| None).collect())),
         registry: pipeline::registry(config),
         abandon,
+        tunables: Arc::default(),
     };
     let pools = config.shards.iter().map(|shard| ShardPool::new(shard, 0));
     let pools = pools.collect::<Result<Vec<_>, _>>()?;

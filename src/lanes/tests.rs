@@ -303,9 +303,9 @@ fn story(seed: u64) -> Result<(), String> {
                 }
             }
             34..=36 => hands[at].release(&mut finished),
-            _ if refusals > 0 || seed % 20 != 0 => {
+            _ if refusals > 0 || !seed.is_multiple_of(20) => {
                 let mut draw = SmallRng::seed_from_u64(random.random());
-                if seed % 20 == 0 {
+                if seed.is_multiple_of(20) {
                     refusals -= 1;
                     change(&mut dispatch, &mut hands, &mut source, &mut sent, &mut draw);
                 } else {

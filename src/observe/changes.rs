@@ -3,14 +3,14 @@
 use crate::ids::ShardIndex;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// The longest pause that is kept apart: a minute, in microseconds.
 const PAUSE_US_MAX: u64 = 60_000_000;
 
 /// One change of a shard's workers in one core group, done or refused.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkerChange {
     /// When, in milliseconds since 1970.
     pub at_ms: i64,
@@ -23,7 +23,7 @@ pub struct WorkerChange {
     /// How long workers stood still for it, in milliseconds.
     pub pause_ms: f64,
     /// Why it was refused; then everything is as it was.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
 }
 

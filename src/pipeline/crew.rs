@@ -60,10 +60,7 @@ struct WorkerThread {
 }
 
 /// Workers that are about to join: connected, but without a duty.
-pub struct Joining {
-    workers: usize,
-    lanes: Vec<JoiningLane>,
-}
+pub struct Joining(Vec<JoiningLane>);
 
 impl Crew {
     /// Nobody yet. The pools' threads inherit the calling thread's cores.
@@ -161,7 +158,7 @@ impl Crew {
                 .map_err(|RunError(why)| why)?;
             lanes.push(joining);
         }
-        Ok(Joining { workers, lanes })
+        Ok(Joining(lanes))
     }
 
     /// The lane's recorder: the one that it had before, if its last worker has ended, so that each has one writer and their
@@ -191,9 +188,14 @@ impl Crew {
     }
 
     /// The rest of a change: waits until the new workers are connected, then has the poller move the lanes.
-    pub fn change(&self, shard: ShardIndex, joining: Joining, by: Instant) -> WorkerChange {
+    pub fn change(
+        &self,
+        shard: ShardIndex,
+        workers: usize,
+        joining: Result<Joining, String>,
+        by: Instant,
+    ) -> WorkerChange {
         let before = self.count(shard);
-        let Joining { workers, lanes } = joining;
         let mut change = WorkerChange {
             at_ms: crate::clock::wall_ms(),
             group: self.number,
@@ -203,9 +205,10 @@ impl Crew {
             refused: None,
         };
         if before != workers {
-            let changed = self
-                .wait_until_connected(shard, workers, by)
-                .and_then(|()| self.move_lanes(shard, workers, lanes, &mut change.pause_ms));
+            let changed = joining.and_then(|Joining(lanes)| {
+                self.wait_until_connected(shard, workers, by)?;
+                self.move_lanes(shard, workers, lanes, &mut change.pause_ms)
+            });
             match changed {
                 Ok(changed) => self.say_changed(shard, workers, &changed),
                 Err(why) => {
@@ -223,7 +226,6 @@ impl Crew {
         }
         let registry = &self.shared.registry;
         registry.changes.ended(shard, change.clone());
-        self.wait_until_ended();
         change
     }
 
@@ -327,7 +329,7 @@ impl Crew {
     }
 
     /// Dismissed workers end by themselves; who asked learns of it if it is quick.
-    fn wait_until_ended(&self) {
+    pub fn wait_until_ended(&self) {
         let by = crate::clock::now() + END_MAX;
         while self.forget_ended() && crate::clock::now() < by {
             std::thread::sleep(JOIN_LOOK);

@@ -13,7 +13,7 @@ use crate::kafka::dead_letters::DeadLetterSender;
 use crate::kafka::membership::Membership;
 use crate::observe::recorder::WorkerRecorder;
 use crate::poller::lookup::{LookupClient, LookupSettings};
-use crate::poller::{Ended, Poller, PollerSettings, PollerShared};
+use crate::poller::{Ended, Poller, PollerSettings, PollerShared, Slots};
 use crate::ready::ReadySet;
 use crate::sink::schema::Source;
 use crate::worker::apply::Shared;
@@ -39,6 +39,8 @@ pub struct GroupStart {
     pub options: RunOptions,
     /// The consumer group.
     pub group_name: String,
+    /// Slots of a partition.
+    pub slots: Slots,
     /// Where offsets come from.
     pub source: Option<Source>,
     /// Where dead letters go.
@@ -178,7 +180,7 @@ fn build(start: GroupStart) -> Result<(Poller, Arc<Crew>), RunError> {
         );
     }
     let recorder = start.poller_shared.registry.pollers[start.number].clone();
-    let settings = poller_settings(&config, start.options);
+    let settings = poller_settings(&config, start.options, start.slots);
     let poller = Poller::new(
         (consumer, ready),
         dispatch,
@@ -207,7 +209,7 @@ fn recorders(config: &Config, group: usize) -> Vec<Vec<Arc<WorkerRecorder>>> {
 }
 
 /// Slots of a partition: no more than its part of the bytes could hold if all messages were small, since a slot takes memory.
-fn slots(config: &Config) -> u32 {
+pub fn slots(config: &Config) -> u32 {
     let part = config.consumer.in_memory_bytes_max / u64::from(config.partitioner.partitions());
     let small = u32::try_from(part / SMALL_MESSAGE_BYTES).unwrap_or(u32::MAX);
     config
@@ -216,11 +218,11 @@ fn slots(config: &Config) -> u32 {
         .min(small.max(SLOTS_MIN))
 }
 
-fn poller_settings(config: &Config, options: RunOptions) -> PollerSettings {
+fn poller_settings(config: &Config, options: RunOptions, slots: Slots) -> PollerSettings {
     let consumer = &config.consumer;
     let end = EndTimes::of(consumer.drain_deadline);
     PollerSettings {
-        in_memory_max_per_partition: slots(config),
+        in_memory_max_per_partition: slots,
         in_memory_max_per_process: options
             .baseline
             .then(|| u64::from(consumer.in_memory_max_per_partition)),

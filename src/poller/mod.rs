@@ -34,7 +34,7 @@ use crate::observe::recorder::PollerRecorder;
 use crate::partitioner::Partitioner;
 use crate::ready::ReadySet;
 use crate::sink::rate::WriteRates;
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use anew::Silence;
 use assignment::{Assigned, Budget, DeadEpoch};
 use lookup::{Answer, LookupClient};
@@ -56,8 +56,8 @@ const QUANTUM: usize = 1024;
 /// How a poller works.
 #[derive(Clone, Debug)]
 pub struct PollerSettings {
-    /// Slots of a partition.
-    pub in_memory_max_per_partition: u32,
+    /// Slots of a partition; another number while running counts from its next assignment on.
+    pub in_memory_max_per_partition: Slots,
     /// The incident's consumer: slots of the whole process, shared by all partitions.
     pub in_memory_max_per_process: Option<u64>,
     /// A larger message is a dead letter.
@@ -74,6 +74,27 @@ pub struct PollerSettings {
     pub on_lost_records: OnLostRecords,
     /// Which shard a partition is of.
     pub partitioner: Arc<Partitioner>,
+}
+
+/// A number of slots that may change while running.
+#[derive(Clone, Debug)]
+pub struct Slots(Arc<AtomicU64>);
+
+impl Slots {
+    /// So many for now.
+    pub fn new(slots: u32) -> Self {
+        Self(Arc::new(AtomicU64::new(slots.into())))
+    }
+
+    /// How many there are to be now.
+    pub fn now(&self) -> u32 {
+        u32::try_from(self.0.load(Ordering::Relaxed)).expect("set from 32 bits")
+    }
+
+    /// Another number from now on.
+    pub fn set(&self, slots: u32) {
+        self.0.store(slots.into(), Ordering::Relaxed);
+    }
 }
 
 /// What a poller shares with the rest of the process.

@@ -16,7 +16,7 @@ use crate::observe::Registry;
 use crate::observe::recorder::WorkerRecorder;
 use crate::poller::assignment::Budget;
 use crate::poller::lookup::LookupClient;
-use crate::poller::{Ended, Poller, PollerSettings, PollerShared};
+use crate::poller::{Ended, Poller, PollerSettings, PollerShared, Slots};
 use crate::ready::ReadySet;
 use crate::sink::rate::WriteRates;
 use crate::sink::shape::SUBSCRIPTION;
@@ -90,7 +90,7 @@ impl Shape {
     }
     fn poller(&self, world: &Shared) -> PollerSettings {
         PollerSettings {
-            in_memory_max_per_partition: self.slots,
+            in_memory_max_per_partition: Slots::new(self.slots),
             in_memory_max_per_process: None,
             message_max_bytes: MESSAGE_BYTES_MAX,
             commit_interval: Some(self.commit_interval),
@@ -131,6 +131,7 @@ impl Process {
             rates: shared.rates.clone(),
             registry: shared.registry.clone(),
             abandon: abandoned,
+            tunables: Arc::default(),
         };
         let (dispatch, workers) = workers(world, member, shape, (&of_workers, &letters));
         let resizes = Resizes {

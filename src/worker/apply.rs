@@ -9,6 +9,7 @@ use super::encode::Encoder;
 use super::fold::{Dead, Fold, Folds, Outcome};
 use super::patience::Patience;
 use super::refuse::Refusals;
+use super::tunables::Tunables;
 use crate::config::checked::OnMissingRow;
 use crate::dispatch::Origin;
 use crate::fault;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub registry: Arc<crate::observe::Registry>,
     /// Disconnected when the process gives up on what is in flight.
     pub abandon: crossbeam_channel::Receiver<()>,
+    /// What may change while running.
+    pub tunables: Arc<Tunables>,
 }
 
 /// The origin of each message of a batch, by its number.

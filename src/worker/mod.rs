@@ -15,6 +15,7 @@
 //! - [`patience`]: waiting after errors
 //! - [`parked`]: rows that somebody else holds locked
 //! - [`duty`]: handing the lane over, and taking one
+//! - [`tunables`]: what may change while it works
 //! - [`settle`]: every slot to where its outcome says
 
 pub mod apply;
@@ -25,6 +26,7 @@ pub mod parked;
 pub mod patience;
 pub mod refuse;
 pub mod settle;
+pub mod tunables;
 
 use crate::dispatch::{Batch, Origin};
 use crate::ids::{Position, RowKey};

@@ -56,6 +56,7 @@ impl Ours {
             rates: Arc::new(WriteRates(vec![None])),
             registry,
             abandon,
+            tunables: Arc::default(),
         };
         let applier = Applier::new(
             connection,
