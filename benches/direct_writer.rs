@@ -197,7 +197,7 @@ fn write_all(config: &Config, lanes: &[Lane]) -> anyhow::Result<String> {
     for lane in lanes {
         let recorder = Arc::new(WorkerRecorder::new(0, lane.shard, lane.number));
         let mut connection = ShardConnection::new(
-            pools[lane.shard.0].clone(),
+            pools[lane.shard.0].another(),
             &SUBSCRIPTION,
             config.kafka.incarnation,
         );

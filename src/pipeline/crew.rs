@@ -48,6 +48,7 @@ pub struct Crew {
     shared: Shared,
     /// The workers' cores, if they are pinned.
     cores: Option<Vec<usize>>,
+    /// By shard, what the workers' own are made from; they connect to nothing themselves.
     pools: Vec<ShardPool>,
     changer: Changer,
     ready: Arc<ReadySet>,
@@ -98,7 +99,7 @@ impl Crew {
         let ShardIndex(shard) = recorder.shard;
         let incarnation = self.config.kafka.incarnation;
         let connection =
-            ShardConnection::new(self.pools[shard].clone(), &SUBSCRIPTION, incarnation);
+            ShardConnection::new(self.pools[shard].another(), &SUBSCRIPTION, incarnation);
         let applier = Applier::new(
             connection,
             &SUBSCRIPTION,

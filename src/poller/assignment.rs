@@ -58,6 +58,27 @@ impl Budget {
     }
 }
 
+/// A number of slots that may change while running.
+#[derive(Clone, Debug)]
+pub struct Slots(Arc<AtomicU64>);
+
+impl Slots {
+    /// So many for now.
+    pub fn new(slots: u32) -> Self {
+        Self(Arc::new(AtomicU64::new(slots.into())))
+    }
+
+    /// How many there are to be now.
+    pub fn now(&self) -> u32 {
+        u32::try_from(self.0.load(Ordering::Relaxed)).expect("set from 32 bits")
+    }
+
+    /// Another number from now on.
+    pub fn set(&self, slots: u32) {
+        self.0.store(slots.into(), Ordering::Relaxed);
+    }
+}
+
 /// An epoch that was given up while batches still hold its messages.
 #[derive(Debug)]
 pub struct DeadEpoch {

@@ -34,9 +34,9 @@ use crate::observe::recorder::PollerRecorder;
 use crate::partitioner::Partitioner;
 use crate::ready::ReadySet;
 use crate::sink::rate::WriteRates;
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, Ordering};
 use anew::Silence;
-use assignment::{Assigned, Budget, DeadEpoch};
+use assignment::{Assigned, Budget, DeadEpoch, Slots};
 use lookup::{Answer, LookupClient};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -74,27 +74,6 @@ pub struct PollerSettings {
     pub on_lost_records: OnLostRecords,
     /// Which shard a partition is of.
     pub partitioner: Arc<Partitioner>,
-}
-
-/// A number of slots that may change while running.
-#[derive(Clone, Debug)]
-pub struct Slots(Arc<AtomicU64>);
-
-impl Slots {
-    /// So many for now.
-    pub fn new(slots: u32) -> Self {
-        Self(Arc::new(AtomicU64::new(slots.into())))
-    }
-
-    /// How many there are to be now.
-    pub fn now(&self) -> u32 {
-        u32::try_from(self.0.load(Ordering::Relaxed)).expect("set from 32 bits")
-    }
-
-    /// Another number from now on.
-    pub fn set(&self, slots: u32) {
-        self.0.store(slots.into(), Ordering::Relaxed);
-    }
 }
 
 /// What a poller shares with the rest of the process.

@@ -90,9 +90,6 @@ pub trait ShardSession {
     /// Connects if there is no connection.
     fn connect(&mut self) -> Result<(), SinkError>;
 
-    /// Closes the connection for good, if there is one.
-    fn close(&mut self) {}
-
     /// Writes rows that exist and whose fence is below their first position: how many.
     fn update(&mut self, batch: &WriteBatch) -> Result<u64, SinkError>;
 
@@ -198,8 +195,13 @@ impl ShardConnection {
     /// Drops a connection that is of no more use. The pool closes what broke; a healthy connection to a server that
     /// turned read-only must not come back either, so it is closed here.
     fn note<T>(&mut self, error: SinkError) -> Result<T, SinkError> {
-        if error.verdict == Verdict::Reconnect {
-            self.close();
+        if error.verdict == Verdict::Reconnect
+            && let Some(mut live) = self.live.take()
+        {
+            // Terminating our own backend makes the connection broken, which is how r2d2 learns not to keep it.
+            let _ = live
+                .client
+                .batch_execute("SELECT pg_terminate_backend(pg_backend_pid())");
         }
         Err(error)
     }
@@ -212,15 +214,6 @@ impl ShardSession for ShardConnection {
 
     fn connect(&mut self) -> Result<(), SinkError> {
         self.live().map(|_| ())
-    }
-
-    fn close(&mut self) {
-        if let Some(mut live) = self.live.take() {
-            // Terminating our own backend makes the connection broken, which is how r2d2 learns not to keep it.
-            let _ = live
-                .client
-                .batch_execute("SELECT pg_terminate_backend(pg_backend_pid())");
-        }
     }
 
     fn update(&mut self, batch: &WriteBatch) -> Result<u64, SinkError> {

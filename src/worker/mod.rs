@@ -115,10 +115,6 @@ impl<S: ShardSession> Worker<S> {
         self.begin();
         while self.step() {}
         self.recorder.set_connection_state(ConnectionState::Down);
-        if self.lane.is_none() {
-            // Another number of workers means another number of connections, so the pool must not keep this one.
-            self.applier.connection.close();
-        }
     }
 
     /// Before the first step: connects, however long it takes.
