@@ -13,8 +13,9 @@ use measured::{Began, load_config};
 use millpond::cli::print_data;
 use millpond::commit::Ring;
 use millpond::config::Config;
-use millpond::dispatch::{Origin, lane_of};
+use millpond::dispatch::Origin;
 use millpond::ids::{Partition, Position, ShardIndex, SubscriptionId};
+use millpond::lanes::lane_of;
 use millpond::load::{self, Traffic, TrafficOptions};
 use millpond::observe::recorder::WorkerRecorder;
 use millpond::pipeline;
@@ -189,6 +190,7 @@ fn write_all(config: &Config, lanes: &[Lane]) -> anyhow::Result<String> {
         links_per_parent_max: Arc::default(),
         registry: pipeline::registry(config),
         abandon,
+        tunables: Arc::default(),
     };
     let pools = config.shards.iter().map(|shard| ShardPool::new(shard, 0));
     let pools = pools.collect::<Result<Vec<_>, _>>()?;
@@ -196,7 +198,7 @@ fn write_all(config: &Config, lanes: &[Lane]) -> anyhow::Result<String> {
     for lane in lanes {
         let recorder = Arc::new(WorkerRecorder::new(0, lane.shard, lane.number));
         let mut connection = ShardConnection::new(
-            pools[lane.shard.0].clone(),
+            pools[lane.shard.0].another(),
             &SUBSCRIPTION,
             config.kafka.incarnation,
         );

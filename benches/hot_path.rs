@@ -8,8 +8,9 @@ use criterion::{
     BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main,
 };
 use millpond::commit::{Claim, Ring, Slot, Tracker};
-use millpond::dispatch::{Arrival, Dispatch, Headers, LaneReceiver, Origin, lane_of};
+use millpond::dispatch::{Arrival, Dispatch, Headers, Origin};
 use millpond::ids::{Partition, Position, ShardIndex, SubscriptionId};
+use millpond::lanes::{LaneReceiver, Post, lane_of};
 use millpond::observe::recorder::WorkerRecorder;
 use millpond::ready::ReadySet;
 use millpond::sink::shape::SUBSCRIPTION;
@@ -148,7 +149,7 @@ fn dispatch(criterion: &mut Criterion) {
 }
 
 /// What the discard sink does.
-fn empty_lane((lane, recorder): (&LaneReceiver, &Arc<WorkerRecorder>)) {
+fn empty_lane(((lane, _), recorder): (&(LaneReceiver, Post), &Arc<WorkerRecorder>)) {
     for mut batch in lane.batches.try_iter() {
         complete_all(&mut batch, recorder);
         lane.recycle(batch);

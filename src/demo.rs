@@ -9,6 +9,7 @@ use crate::kafka::KafkaError;
 use crate::kafka::admin::Admin;
 use crate::load::{self, LoadError, Pace, Traffic};
 use crate::observe::{Registry, summary::Summary};
+use crate::pipeline::control::Control;
 use crate::pipeline::{self, RunError, RunOptions};
 use crate::sync::{AtomicU64, Ordering, SignalFlag};
 use crate::verify::{Follower, Report, VerifyError};
@@ -112,7 +113,8 @@ impl Demo {
                 baseline: false,
                 until_caught_up: false,
             };
-            move || pipeline::run(&config, options, &registry, &stop)
+            let control = Control::new(&registry, Vec::new());
+            move || pipeline::run(&config, options, (&registry, &control), &stop)
         };
         Ok(Self {
             config: config.clone(),

@@ -1,27 +1,20 @@
 //! From the poller to the lanes: a message gets a slot, its bytes are copied into the open batch of its row's lane, and
 //! batches are flushed at the end of each round.
 //!
-//! A lane is an unbounded channel of batches. What bounds it are the slots: every message in it holds one, and a partition
-//! without a free slot is not read.
+//! The batches' own queues, and how their number changes, are the room `lanes`.
 
 use crate::commit::{Ring, Slot};
 use crate::dead::Receipt;
 use crate::fault;
 use crate::ids::{Partition, ShardIndex, SubscriptionId};
+use crate::lanes::change::{Changer, Changes};
+use crate::lanes::{self, Lane, LaneReceiver, Post, lane_of};
 use crate::observe::recorder::WorkerRecorder;
 use crate::ready::ReadySet;
-use crossbeam_channel::{Receiver, Sender};
 use std::{ops::Range, sync::Arc, time::Instant};
-use xxhash_rust::xxh3::xxh3_64;
 
 /// A recycled batch keeps at most this much memory; a burst of large messages must not stay resident.
 const KEPT_BYTES_MAX: usize = 1 << 18;
-/// Empty batches kept for use again, per lane. Few, so that those that go round stay in the processor's caches: with 64 a
-/// message cost a tenth more.
-const SPARE_BATCHES_MAX: usize = 4;
-/// With more messages in a lane a new batch will wait for a while, and should take no more memory than it needs.
-const DEEP_LANE_ROWS: u64 = 10_000;
-
 /// One assigned partition and epoch, as a message carries it: where its slot is given back.
 #[derive(Debug)]
 pub struct Origin {
@@ -271,7 +264,7 @@ impl Batch {
 
     /// An empty batch with room for as much: growing it bit by bit would copy it several times. Rows vary in size, and a little
     /// too few bytes would double them.
-    fn as_large_again(&self) -> Self {
+    pub(crate) fn as_large_again(&self) -> Self {
         Self {
             bytes: Vec::with_capacity(self.bytes.len() + self.bytes.len() / 16),
             rows: Vec::with_capacity(self.rows.len()),
@@ -280,7 +273,7 @@ impl Batch {
     }
 
     /// Gives memory back that it doesn't need, if that is worth a copy.
-    fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         if self.bytes.capacity() > self.bytes.len() / 8 * 9 {
             self.bytes.shrink_to_fit();
         }
@@ -291,7 +284,7 @@ impl Batch {
     }
 
     /// Empties it for use again, and gives memory beyond the usual back.
-    fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_BYTES_MAX);
         self.rows.clear();
@@ -303,38 +296,13 @@ fn length(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).expect("a batch is far below 4 GiB")
 }
 
-/// The poller's end of a lane.
-#[derive(Debug)]
-struct Lane {
-    open: Batch,
-    sender: Sender<Batch>,
-    spare: Receiver<Batch>,
-    recorder: Arc<WorkerRecorder>,
-}
-
-/// The worker's end of a lane.
-#[derive(Debug)]
-pub struct LaneReceiver {
-    /// Batches to be worked on; disconnected once the poller has ended.
-    pub batches: Receiver<Batch>,
-    spare: Sender<Batch>,
-}
-
-impl LaneReceiver {
-    /// Gives a finished batch back for use again.
-    pub fn recycle(&self, mut batch: Batch) {
-        batch.clear();
-        // A full store of spares: this one is freed.
-        let _ = self.spare.try_send(batch);
-    }
-}
-
 /// The lanes of one core group, by shard. Owned by the poller.
 #[derive(Debug)]
 pub struct Dispatch {
     shards: Vec<Vec<Lane>>,
     /// A lane's open batch is sent when it has this many rows.
     batch_rows_max: usize,
+    changes: Changes,
 }
 
 impl Dispatch {
@@ -343,35 +311,21 @@ impl Dispatch {
     pub fn new(
         workers: &[Vec<Arc<WorkerRecorder>>],
         batch_rows_max: usize,
-    ) -> (Self, Vec<Vec<LaneReceiver>>) {
+    ) -> (Self, Vec<Vec<(LaneReceiver, Post)>>) {
         let lane = |recorder: &Arc<WorkerRecorder>| {
-            let (sender, batches) = crossbeam_channel::unbounded();
-            let (spare_sender, spare) = crossbeam_channel::bounded(SPARE_BATCHES_MAX);
-            let lane = Lane {
-                open: Batch::default(),
-                sender,
-                spare,
-                recorder: recorder.clone(),
-            };
-            (
-                lane,
-                LaneReceiver {
-                    batches,
-                    spare: spare_sender,
-                },
-            )
+            let (lane, receiver, post) = lanes::lane(recorder);
+            (lane, (receiver, post))
         };
-        let (shards, receivers) = workers
+        let (shards, ends) = workers
             .iter()
             .map(|shard| shard.iter().map(lane).unzip())
             .unzip();
-        (
-            Self {
-                shards,
-                batch_rows_max,
-            },
-            receivers,
-        )
+        let dispatch = Self {
+            shards,
+            batch_rows_max,
+            changes: Changes::default(),
+        };
+        (dispatch, ends)
     }
 
     /// Copies a message into the open batch of its row's lane.
@@ -400,27 +354,26 @@ impl Dispatch {
             }
         }
     }
-}
 
-impl Lane {
-    fn flush(&mut self) {
-        let next = self
-            .spare
-            .try_recv()
-            .unwrap_or_else(|_| self.open.as_large_again());
-        let mut batch = std::mem::replace(&mut self.open, next);
-        self.recorder.sent.add(batch.rows.len() as u64);
-        if self.recorder.sent.get() - self.recorder.taken.get() > DEEP_LANE_ROWS {
-            batch.shrink();
-        }
-        // A worker that is gone has ended the process or is about to: its slots stay open, and the messages are read again.
-        let _ = self.sender.send(batch);
+    /// For those who change the number of lanes while running.
+    pub fn changer(&self) -> Changer {
+        self.changes.changer()
     }
-}
 
-/// The lane that owns a row: the same for every spelling of its id.
-pub fn lane_of(subscription: SubscriptionId, lanes: usize) -> usize {
-    usize::try_from(xxh3_64(&subscription.0) % lanes as u64).expect("below the number of lanes")
+    /// Goes on with a change of lanes that was asked for. To be called often: workers may stand still meanwhile.
+    pub fn change_lanes(&mut self) {
+        self.changes.go_on(&mut self.shards, self.batch_rows_max);
+    }
+
+    /// Whether workers stand still until the change goes on.
+    pub fn is_changing(&self) -> bool {
+        self.changes.is_under_way()
+    }
+
+    /// From now on the lanes stay as they are.
+    pub fn change_no_more(&mut self) {
+        self.changes.end(&self.shards);
+    }
 }
 
 #[cfg(all(test, not(feature = "loom")))]

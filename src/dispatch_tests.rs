@@ -45,7 +45,7 @@ fn messages_of_a_row_stay_in_order_in_one_lane_with_their_bytes() {
     }
     dispatch.flush();
     let mut seen = 0;
-    for (lane, receiver) in receivers[0].iter().enumerate() {
+    for (lane, (receiver, _)) in receivers[0].iter().enumerate() {
         let mut last = [-1; 10];
         for batch in receiver.batches.try_iter() {
             assert!(batch.rows.len() <= 8);

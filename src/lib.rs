@@ -21,6 +21,7 @@ pub mod partitioner;
 // Ground: which messages are finished, and which partitions want a visit.
 pub mod commit;
 pub mod dispatch;
+pub mod lanes;
 pub mod ready;
 // HTTP/1.1 over blocking sockets.
 pub mod http;

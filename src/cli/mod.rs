@@ -12,8 +12,11 @@ mod load;
 mod rewind;
 mod run;
 mod verify;
-// What several of them read and print.
+mod workers;
+// What several of them ask, read and print.
+mod admin_client;
 mod moment;
+mod reload;
 mod table;
 
 use crate::sync::SignalFlag;
@@ -43,6 +46,7 @@ enum Command {
     Lag(lag::Args),
     Dead(dead::Args),
     Rewind(rewind::Args),
+    Workers(workers::Args),
     Config(config::Args),
 }
 
@@ -57,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Lag(args) => lag::run(args),
         Command::Dead(args) => dead::run(args),
         Command::Rewind(args) => rewind::run(args),
+        Command::Workers(args) => workers::run(args),
         Command::Config(args) => config::run(args),
     };
     done.unwrap_or_else(|error| {

@@ -1,8 +1,13 @@
 //! `millpond run`: the consumer.
 
+use super::reload::reload_at_hangup;
 use super::{ConfigArgs, print_data, stop_at_signals};
 use crate::config::Config;
+use crate::http::{Routes, Server};
+use crate::observe::gate::Gate;
 use crate::observe::{admin, log, summary};
+use crate::pipeline::control::Control;
+use crate::pipeline::workers_api::with_workers;
 use crate::pipeline::{self, RunOptions};
 use crate::worker::SinkKind;
 use anyhow::Context;
@@ -43,7 +48,8 @@ enum Sink {
 
 /// Runs until it is told to stop, and prints the summary.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let config = Arc::new(args.config.load()?.config);
+    let loaded = args.config.load()?;
+    let config = Arc::new(loaded.config);
     log::start(config.telemetry.log)?;
     // A second one ends at once, which loses nothing.
     let signal = stop_at_signals()?;
@@ -57,9 +63,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         until_caught_up: args.until_caught_up,
     };
     let registry = pipeline::registry(&config);
-    let admin = start_admin(&config, &registry)?;
+    let control = Arc::new(Control::new(&registry, loaded.values));
+    let hangups = reload_at_hangup(args.config, control.clone())?;
+    let gate = Gate::new(config.admin.token.clone());
+    let routes = admin::consumer_routes(&registry);
+    let routes = with_workers(routes, &control, &gate);
+    let admin = start_admin(&config, routes)?;
     tracing::info!(address = %admin.address(), "admin address");
-    let done = pipeline::run(&config, options, &registry, &signal);
+    let done = pipeline::run(&config, options, (&registry, &control), &signal);
+    hangups.close();
     if let Some(path) = &args.histogram_log {
         summary::write_histogram_log(path, &registry)
             .with_context(|| format!("writing {}", path.display()))?;
@@ -70,11 +82,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Serves what a consumer shows at `admin.listen`.
-pub(super) fn start_admin(
-    config: &Config,
-    registry: &Arc<crate::observe::Registry>,
-) -> anyhow::Result<crate::http::Server> {
-    admin::start(config.admin.listen, admin::consumer_routes(registry)).with_context(|| {
+pub(super) fn start_admin(config: &Config, routes: Routes) -> anyhow::Result<Server> {
+    admin::start(config.admin.listen, routes).with_context(|| {
         format!(
             "admin.listen = {}: can't listen there; choose another address or end what holds it",
             config.admin.listen

@@ -7,6 +7,7 @@ use super::passthrough;
 use super::postgres_address;
 use super::problem::Origin;
 use super::written::{Setting, Written};
+use std::hash::{Hash, Hasher};
 
 /// One setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,15 @@ pub struct Value {
     pub unit: &'static str,
     /// Where it came from.
     pub origin: Origin,
+    /// Differs where the value as it was written does, secret or not. Never shown.
+    fingerprint: u64,
+}
+
+impl Value {
+    /// Whether the same was written, wherever it came from.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+    }
 }
 
 /// All settings, in the order of the example, shards by their range.
@@ -29,6 +39,7 @@ pub(super) fn values(written: &Written, config: &Config) -> Vec<Value> {
             value: shown(setting, key.secret),
             unit: key.unit,
             origin: setting.origin.clone(),
+            fingerprint: fingerprint(setting),
             key: name,
         }
     };
@@ -43,6 +54,7 @@ pub(super) fn values(written: &Written, config: &Config) -> Vec<Value> {
             value: shown(setting, passthrough::is_secret(name)),
             unit: "",
             origin: setting.origin.clone(),
+            fingerprint: fingerprint(setting),
         });
     }
     for shard in &config.shards {
@@ -57,6 +69,12 @@ pub(super) fn values(written: &Written, config: &Config) -> Vec<Value> {
     }
     values.extend(others.iter().map(plain));
     values
+}
+
+fn fingerprint(setting: &Setting) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    setting.value.to_string().hash(&mut hasher);
+    hasher.finish()
 }
 
 fn shown(setting: &Setting, secret: bool) -> String {

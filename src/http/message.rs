@@ -65,6 +65,12 @@ impl Response {
         Self::new(status, "text/plain; charset=utf-8", format!("{line}\n"))
     }
 
+    /// A value as JSON.
+    pub fn json(status: StatusCode, value: &impl serde::Serialize) -> Self {
+        let json = serde_json::to_vec(value).expect("plain values are JSON");
+        Self::new(status, "application/json", json)
+    }
+
     /// With a header set.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {

@@ -78,7 +78,7 @@ fn live(registry: &Registry, now_ms: i64) -> Result<(), String> {
             ));
         }
     }
-    for worker in &*registry.workers.lock() {
+    for worker in &registry.workers_on_duty() {
         let alive_at_ms = worker.alive_at_ms.get();
         let pause_ms = now_ms - alive_at_ms;
         if alive_at_ms != 0 && pause_ms > WORKER_PAUSE_MS_MAX {
@@ -116,7 +116,7 @@ fn ready(registry: &Registry) -> Result<(), String> {
 
 /// What is wrong with a shard: it can't be written to, or not all its connections stand.
 fn why_not_ready(registry: &Registry, shard: ShardIndex) -> Option<String> {
-    let workers = registry.workers.lock();
+    let workers = registry.workers_on_duty();
     let (total, away) = workers.iter().filter(|worker| worker.shard == shard).fold(
         (0, 0),
         |(total, away), worker| {

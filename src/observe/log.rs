@@ -5,6 +5,7 @@
 
 use crate::clock;
 use crate::config::checked::LogForm;
+use crate::sync::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use serde::ser::SerializeMap;
 use std::error::Error;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::format::{Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -46,21 +47,51 @@ pub fn start_with(form: LogForm, filter: &str) -> Result<(), InvalidFilter> {
         .filter(|text| !text.is_empty());
     let text = text.unwrap_or_else(|| filter.to_owned());
     let filter = EnvFilter::try_new(&text).map_err(|source| InvalidFilter { text, source })?;
+    set_form(form);
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        .event_format(EitherForm {
+            json: JsonLines {
+                hostname: hostname(),
+            },
+            text: tracing_subscriber::fmt::format().with_target(false),
+        });
     // An error here says that a subscriber is installed already.
-    let _ = match form {
-        LogForm::Json => tracing::subscriber::set_global_default(
-            lines
-                .event_format(JsonLines {
-                    hostname: hostname(),
-                })
-                .finish(),
-        ),
-        LogForm::Text => tracing::subscriber::set_global_default(lines.with_target(false).finish()),
-    };
+    let _ = tracing::subscriber::set_global_default(lines.finish());
     Ok(())
+}
+
+/// Whether lines are text for people.
+static IS_TEXT: AtomicBool = AtomicBool::new(false);
+
+/// The form of all lines from now on, while running too.
+pub fn set_form(form: LogForm) {
+    IS_TEXT.store(form == LogForm::Text, Ordering::Relaxed);
+}
+
+/// Lines in the form that is set.
+struct EitherForm {
+    json: JsonLines,
+    text: Format,
+}
+
+impl<S, N> FormatEvent<S, N> for EitherForm
+where
+    S: Subscriber + for<'lookup> LookupSpan<'lookup>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        match IS_TEXT.load(Ordering::Relaxed) {
+            true => self.text.format_event(context, writer, event),
+            false => self.json.format_event(context, writer, event),
+        }
+    }
 }
 
 fn hostname() -> String {

@@ -1,13 +1,17 @@
 //! What an operator sees. Each thread records its own work; everything here only reads.
 //!
 //! - `recorder`: what is recorded, one writer per counter
+//! - `changes`: what changing the number of workers cost
 //! - `process`: what the kernel knows of this process
 //! - `metrics`: every metric with its name, unit and meaning
 //! - `summary`: the JSON line at the end of a run, and its histograms as a file
 //! - `admin`: the address with health and metrics
+//! - `gate`: who may change something over it
 //! - `log`: the form of log lines
 
 pub mod admin;
+pub mod changes;
+pub mod gate;
 pub mod log;
 pub mod metrics;
 pub mod process;

@@ -1,6 +1,7 @@
 //! What each thread records about its own work. One writer per counter: a plain load and store, no read-modify-write,
 //! nothing shared on the hot path. Readers (`/metrics`, the summary) sum over the threads.
 
+use super::changes::WorkerChanges;
 use crate::dead::Reason;
 use crate::ids::{Partition, ShardIndex};
 use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -88,6 +89,13 @@ pub struct WorkerRecorder {
     pub sent: CachePadded<Counter>,
     /// Messages taken from the lane.
     pub taken: CachePadded<Counter>,
+    /// Whether the lane is its own. Not before a worker that joins a running consumer has one, and not after its lane was taken
+    /// away for good: then its counts still count, and what it does doesn't.
+    on_duty: AtomicBool,
+    /// When the batch that it is at was begun, in milliseconds since 1970; 0 between batches.
+    pub turn_began_ms: Gauge,
+    /// What it waits for besides its statement, for people; empty for nothing.
+    pub waits_for: Mutex<String>,
     /// Its last sign of life in milliseconds since 1970, or the end of the wait that it is in; 0 before it begins.
     pub alive_at_ms: Gauge,
     /// Messages finished: applied, replayed, skipped, refused or dead-lettered.
@@ -165,6 +173,9 @@ impl WorkerRecorder {
             lane,
             sent: CachePadded::default(),
             taken: CachePadded::default(),
+            on_duty: AtomicBool::new(true),
+            turn_began_ms: Gauge::default(),
+            waits_for: Mutex::default(),
             alive_at_ms: Gauge::default(),
             messages: Counter::default(),
             rows_written: Counter::default(),
@@ -188,6 +199,38 @@ impl WorkerRecorder {
     /// Messages waiting in the lane.
     pub fn lane_depth(&self) -> u64 {
         self.sent.get().saturating_sub(self.taken.get())
+    }
+
+    /// Whether the lane is its own.
+    pub fn is_on_duty(&self) -> bool {
+        self.on_duty.load(Ordering::Acquire)
+    }
+
+    /// Gives it a lane of its own, or takes it away.
+    pub fn set_on_duty(&self, on_duty: bool) {
+        self.on_duty.store(on_duty, Ordering::Release);
+    }
+
+    /// What it is at, and for how long, for people.
+    pub fn doing(&self) -> String {
+        let (group, lane) = (self.group, self.lane);
+        let waits_for = self.waits_for.lock().clone();
+        let waits_for = match waits_for.as_str() {
+            "" => "its statement has not returned",
+            other => other,
+        };
+        match self.turn_began_ms.get() {
+            0 if self.connection_state() == ConnectionState::Down => {
+                format!("lane {lane} of core group {group} has no connection yet; {waits_for}")
+            }
+            0 => format!("lane {lane} of core group {group} is between two batches"),
+            began_ms => {
+                let seconds = milliseconds_as_seconds((crate::clock::wall_ms() - began_ms).max(0));
+                format!(
+                    "lane {lane} of core group {group} has been at one batch for {seconds:.1} s; {waits_for}"
+                )
+            }
+        }
     }
 
     /// What the connection is doing.
@@ -315,8 +358,10 @@ pub struct ShardRecorder {
 pub struct Registry {
     /// When the process began to work.
     pub started: std::time::Instant,
-    /// One for each worker; workers are added while running.
+    /// One for each lane that has or had a worker: a lane that comes back goes on with its counts.
     pub workers: Mutex<Vec<Arc<WorkerRecorder>>>,
+    /// Changes of the number of workers.
+    pub changes: WorkerChanges,
     /// One for each core group.
     pub pollers: Vec<Arc<PollerRecorder>>,
     /// One for each partition of the topic.
@@ -351,6 +396,7 @@ impl Registry {
         Self {
             started: crate::clock::now(),
             workers: Mutex::default(),
+            changes: WorkerChanges::new(shard_names.len()),
             pollers: (0..groups).map(|_| Arc::default()).collect(),
             partitions,
             shards: shard_names
@@ -367,6 +413,13 @@ impl Registry {
     /// The partition's recorder.
     pub fn partition(&self, partition: Partition) -> &PartitionRecorder {
         &self.partitions[partition.index()]
+    }
+
+    /// The workers that have a lane now.
+    pub fn workers_on_duty(&self) -> Vec<Arc<WorkerRecorder>> {
+        let workers = self.workers.lock();
+        let on_duty = workers.iter().filter(|worker| worker.is_on_duty());
+        on_duty.cloned().collect()
     }
 
     /// Microseconds since the start.

@@ -1,30 +1,27 @@
 //! One core group: its Kafka client, poller, lanes and workers. It is built by the poller's own thread, under the group's
 //! mask of cores, so that librdkafka's threads, the look-up and the workers inherit it; then the poller pins itself.
 
+use super::crew::Crew;
 use super::end::{EndTimes, remaining};
 use super::{RunError, RunOptions};
 use crate::config::Config;
-use crate::config::checked::PartitionBy;
 use crate::cores;
-use crate::dispatch::{Dispatch, LaneReceiver};
+use crate::dispatch::Dispatch;
 use crate::ids::ShardIndex;
 use crate::kafka::consumer::GroupConsumer;
 use crate::kafka::dead_letters::DeadLetterSender;
 use crate::kafka::membership::Membership;
 use crate::observe::recorder::WorkerRecorder;
+use crate::poller::assignment::Slots;
 use crate::poller::lookup::{LookupClient, LookupSettings};
 use crate::poller::{Ended, Poller, PollerSettings, PollerShared};
 use crate::ready::ReadySet;
-use crate::sink::pool::ShardPool;
 use crate::sink::schema::Source;
-use crate::sink::shape::SUBSCRIPTION;
-use crate::sink::shard::ShardConnection;
-use crate::worker::apply::{Applier, Shared};
-use crate::worker::{Worker, WorkerSettings};
+use crate::worker::apply::Shared;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A lane gets its rows in batches of this part of a statement's, so that a worker can fill its statements well.
 const BATCHES_PER_STATEMENT: usize = 4;
@@ -32,8 +29,6 @@ const BATCHES_PER_STATEMENT: usize = 4;
 const SMALL_MESSAGE_BYTES: u64 = 128;
 /// A partition has at least so many slots, unless it is configured to have fewer.
 const SLOTS_MIN: u32 = 64;
-/// How often workers that are still there are told again to give up.
-const GIVE_UP_AGAIN: Duration = Duration::from_millis(2);
 
 /// Everything that a group is built from.
 pub struct GroupStart {
@@ -45,6 +40,8 @@ pub struct GroupStart {
     pub options: RunOptions,
     /// The consumer group.
     pub group_name: String,
+    /// Slots of a partition.
+    pub slots: Slots,
     /// Where offsets come from.
     pub source: Option<Source>,
     /// Where dead letters go.
@@ -59,7 +56,7 @@ pub struct GroupStart {
 pub struct Group {
     poller: JoinHandle<()>,
     ended: Receiver<Ended>,
-    workers: Vec<JoinHandle<()>>,
+    crew: Arc<Crew>,
 }
 
 /// A thread did not end in time.
@@ -75,8 +72,8 @@ impl Group {
         let poller = Builder::new()
             .name(format!("mp-poll-{number}"))
             .spawn(move || match build(start) {
-                Ok((poller, workers)) => {
-                    let _ = built.send(Ok(workers));
+                Ok((poller, crew)) => {
+                    let _ = built.send(Ok(crew));
                     let _ = end.send(poller.run());
                 }
                 Err(error) => {
@@ -84,19 +81,24 @@ impl Group {
                 }
             })
             .map_err(|error| RunError(format!("core group {number}: no thread: {error}")))?;
-        let workers = building
+        let crew = building
             .recv()
             .map_err(|_| RunError(format!("core group {number} panicked while it was built")))??;
         Ok(Self {
             poller,
             ended,
-            workers,
+            crew,
         })
+    }
+
+    /// Its workers.
+    pub fn crew(&self) -> &Arc<Crew> {
+        &self.crew
     }
 
     /// Whether the poller has ended, or a worker has before it: its lane would wait for ever.
     pub fn has_ended(&self) -> bool {
-        self.poller.is_finished() || self.workers.iter().any(JoinHandle::is_finished)
+        self.poller.is_finished() || self.crew.has_lost_one()
     }
 
     /// Waits until `poller_by` for the poller, and until `workers_by` for the workers: those that are still there when the
@@ -114,21 +116,15 @@ impl Group {
                 Err(Stuck)
             };
         };
-        let mut stuck = false;
-        for worker in self.workers {
-            // Each tells one worker at most; those that are not waiting don't listen.
-            while !worker.is_finished() && crate::clock::now() < workers_by {
-                let _ = giving_up.try_send(());
-                std::thread::sleep(GIVE_UP_AGAIN);
-            }
-            stuck |= !worker.is_finished();
+        match self.crew.give_up(workers_by, giving_up) {
+            true => Ok(ended),
+            false => Err(Stuck),
         }
-        if stuck { Err(Stuck) } else { Ok(ended) }
     }
 }
 
 /// Runs on the poller's thread.
-fn build(start: GroupStart) -> Result<(Poller, Vec<JoinHandle<()>>), RunError> {
+fn build(start: GroupStart) -> Result<(Poller, Arc<Crew>), RunError> {
     let config = start.config.clone();
     let cores = config.consumer.core_groups.get(start.number);
     if let Some(cores) = cores {
@@ -158,13 +154,18 @@ fn build(start: GroupStart) -> Result<(Poller, Vec<JoinHandle<()>>), RunError> {
             .div_ceil(BATCHES_PER_STATEMENT),
     );
     // Workers leave the first core to the poller, where there is another.
-    if let Some([_, others @ ..]) = cores.map(Vec::as_slice)
-        && !others.is_empty()
-    {
-        cores::confine(others)
+    let cores_of_workers = cores.map(|cores| match cores.as_slice() {
+        [_, others @ ..] if !others.is_empty() => others.to_vec(),
+        all => all.to_vec(),
+    });
+    if let Some(cores) = &cores_of_workers {
+        cores::confine(cores)
             .map_err(|error| RunError(format!("core group {}: {error}", start.number)))?;
     }
-    let workers = start_workers(&start, recorders, lanes)?;
+    let crew = Crew::new(&start, cores_of_workers, dispatch.changer(), ready.clone())?;
+    for (recorder, (lane, post)) in recorders.iter().flatten().zip(lanes.into_iter().flatten()) {
+        crew.start(recorder, (Some(lane), post))?;
+    }
     let settings = LookupSettings {
         config: config.clone(),
         source: start.source.clone(),
@@ -180,7 +181,7 @@ fn build(start: GroupStart) -> Result<(Poller, Vec<JoinHandle<()>>), RunError> {
         );
     }
     let recorder = start.poller_shared.registry.pollers[start.number].clone();
-    let settings = poller_settings(&config, start.options);
+    let settings = poller_settings(&config, start.options, start.slots);
     let poller = Poller::new(
         (consumer, ready),
         dispatch,
@@ -190,7 +191,7 @@ fn build(start: GroupStart) -> Result<(Poller, Vec<JoinHandle<()>>), RunError> {
         start.poller_shared,
         recorder,
     );
-    Ok((poller, workers))
+    Ok((poller, Arc::new(crew)))
 }
 
 fn recorders(config: &Config, group: usize) -> Vec<Vec<Arc<WorkerRecorder>>> {
@@ -208,59 +209,8 @@ fn recorders(config: &Config, group: usize) -> Vec<Vec<Arc<WorkerRecorder>>> {
         .collect()
 }
 
-fn start_workers(
-    start: &GroupStart,
-    recorders: Vec<Vec<Arc<WorkerRecorder>>>,
-    lanes: Vec<Vec<LaneReceiver>>,
-) -> Result<Vec<JoinHandle<()>>, RunError> {
-    let config = &start.config;
-    let partitioner =
-        (config.kafka.partition_by == PartitionBy::App).then(|| start.config.partitioner.clone());
-    let settings = WorkerSettings {
-        sink: start.options.sink,
-        baseline: start.options.baseline,
-        batch_rows_max: config.consumer.batch_rows_max,
-        batch_linger: config.consumer.batch_linger,
-        incarnation: config.kafka.incarnation,
-        partitioner: partitioner.map(Arc::new),
-    };
-    let mut threads = Vec::new();
-    for (shard, (recorders, lanes)) in config.shards.iter().zip(recorders.into_iter().zip(lanes)) {
-        let pool = ShardPool::new(shard, start.number)
-            .map_err(|error| RunError(format!("shard {}: {error}", shard.name)))?;
-        for (recorder, lane) in recorders.into_iter().zip(lanes) {
-            let connection =
-                ShardConnection::new(pool.clone(), &SUBSCRIPTION, config.kafka.incarnation);
-            let on_missing_row = config.consumer.on_missing_row;
-            let name = format!(
-                "mp-w{}.{}.{}",
-                start.number, recorder.shard.0, recorder.lane
-            );
-            let applier = Applier::new(
-                connection,
-                &SUBSCRIPTION,
-                on_missing_row,
-                recorder.clone(),
-                &start.worker_shared,
-            );
-            let worker = Worker::new(
-                lane,
-                settings.clone(),
-                applier,
-                start.dead_letters.clone(),
-                recorder,
-            );
-            let thread = Builder::new().name(name).spawn(move || worker.run());
-            threads.push(
-                thread.map_err(|error| RunError(format!("no thread for a worker: {error}")))?,
-            );
-        }
-    }
-    Ok(threads)
-}
-
 /// Slots of a partition: no more than its part of the bytes could hold if all messages were small, since a slot takes memory.
-fn slots(config: &Config) -> u32 {
+pub fn slots(config: &Config) -> u32 {
     let part = config.consumer.in_memory_bytes_max / u64::from(config.partitioner.partitions());
     let small = u32::try_from(part / SMALL_MESSAGE_BYTES).unwrap_or(u32::MAX);
     config
@@ -269,11 +219,11 @@ fn slots(config: &Config) -> u32 {
         .min(small.max(SLOTS_MIN))
 }
 
-fn poller_settings(config: &Config, options: RunOptions) -> PollerSettings {
+fn poller_settings(config: &Config, options: RunOptions, slots: Slots) -> PollerSettings {
     let consumer = &config.consumer;
     let end = EndTimes::of(consumer.drain_deadline);
     PollerSettings {
-        in_memory_max_per_partition: slots(config),
+        in_memory_max_per_partition: slots,
         in_memory_max_per_process: options
             .baseline
             .then(|| u64::from(consumer.in_memory_max_per_partition)),

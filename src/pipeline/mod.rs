@@ -2,6 +2,8 @@
 //!
 //! - [`checks`]: what must hold before anything is written: topic, tables, where offsets come from
 //! - [`group`]: one core group: a Kafka client, its poller, its workers
+//! - [`crew`]: the group's workers, also while their number changes
+//! - [`control`]: what is changed while it runs, and by whom: the admin address ([`workers_api`]), SIGHUP ([`reload`])
 //! - [`progress`]: whether the group has caught up
 //! - [`end`]: how the drain deadline is spent
 //!
@@ -10,21 +12,27 @@
 //! Whatever misses its deadline is left behind: the process ends, and what it had in flight is read again.
 
 pub mod checks;
+pub mod control;
+pub mod crew;
 pub mod end;
 pub mod group;
 pub mod progress;
+pub mod reload;
+pub mod workers_api;
 
 use crate::config::Config;
 use crate::kafka::dead_letters::DeadLetters;
 use crate::observe::recorder::{ConnectionState, Registry, WorkerRecorder};
 use crate::observe::summary::Summary;
-use crate::poller::assignment::Budget;
+use crate::poller::assignment::{Budget, Slots};
 use crate::poller::{Ended, PollerShared};
 use crate::sink::rate::{WriteRate, WriteRates};
 use crate::sync::{AtomicBool, AtomicU32, Ordering, SignalFlag};
 use crate::worker::SinkKind;
 use crate::worker::apply::Shared;
+use crate::worker::tunables::Tunables;
 use checks::Checked;
+use control::{Control, Running};
 use end::{EndTimes, remaining};
 use group::{Group, GroupStart};
 use progress::Target;
@@ -54,7 +62,7 @@ pub struct RunError(pub String);
 pub fn run(
     config: &Arc<Config>,
     options: RunOptions,
-    registry: &Arc<Registry>,
+    (registry, control): (&Arc<Registry>, &Control),
     signal: &Arc<SignalFlag>,
 ) -> Result<Summary, RunError> {
     let Some(checked) = checks::wait_until_sound(config, options.sink, signal)? else {
@@ -68,7 +76,7 @@ pub fn run(
         .transpose()?;
     let (giving_up, abandon) = crossbeam_channel::bounded(0);
     let stop = Arc::new(AtomicBool::new(false));
-    let groups = start_groups(
+    let (groups, running) = start_groups(
         config,
         options,
         &checked,
@@ -76,7 +84,9 @@ pub fn run(
         &dead_letters,
         (&stop, abandon),
     )?;
+    control.begin(running);
     let failure = watch(&groups, registry, target, signal, &stop);
+    control.end();
     registry.ready.store(false, Ordering::Relaxed);
     stop.store(true, Ordering::Release);
     let now = crate::clock::now();
@@ -104,8 +114,9 @@ fn start_groups(
     registry: &Arc<Registry>,
     dead_letters: &DeadLetters,
     (stop, abandon): (&Arc<AtomicBool>, crossbeam_channel::Receiver<()>),
-) -> Result<Vec<Group>, RunError> {
+) -> Result<(Vec<Group>, Running), RunError> {
     let rates = Arc::new(write_rates(config));
+    let slots = Slots::new(group::slots(config));
     let poller_shared = PollerShared {
         registry: registry.clone(),
         budget: Arc::new(Budget::new(config.consumer.in_memory_bytes_max)),
@@ -118,6 +129,7 @@ fn start_groups(
         links_per_parent_max: Arc::new(AtomicU32::new(links_per_parent_max)),
         registry: registry.clone(),
         abandon,
+        tunables: Arc::new(Tunables::new(config.rules.links_per_parent_max)),
     };
     let group_name = group_name(config, options.sink);
     let start = |number| {
@@ -126,15 +138,23 @@ fn start_groups(
             config: config.clone(),
             options,
             group_name: group_name.clone(),
+            slots: slots.clone(),
             source: checked.source.clone(),
             dead_letters: dead_letters.sender(),
             poller_shared: poller_shared.clone(),
             worker_shared: worker_shared.clone(),
         })
     };
-    (0..config.consumer.core_groups.len().max(1))
-        .map(start)
-        .collect()
+    let groups = (0..config.consumer.core_groups.len().max(1)).map(start);
+    let groups: Vec<Group> = groups.collect::<Result<_, _>>()?;
+    let running = Running {
+        crews: groups.iter().map(|group| group.crew().clone()).collect(),
+        rates: poller_shared.rates,
+        budget: poller_shared.budget,
+        slots,
+        tunables: worker_shared.tunables,
+    };
+    Ok((groups, running))
 }
 
 /// Joins the groups' pollers and workers, at most until their deadlines. What went wrong, besides what was known before.
@@ -209,7 +229,7 @@ fn is_ready(registry: &Registry) -> bool {
         .all(|shard| !shard.down.load(Ordering::Relaxed));
     let is_connected =
         |worker: &Arc<WorkerRecorder>| worker.connection_state() != ConnectionState::Down;
-    polling && up && registry.workers.lock().iter().all(is_connected)
+    polling && up && registry.workers_on_duty().iter().all(is_connected)
 }
 
 /// The registry for a configuration.
@@ -235,8 +255,7 @@ pub fn registry(config: &Config) -> Arc<Registry> {
 
 fn write_rates(config: &Config) -> WriteRates {
     let per_shard = config.partitioner.partitions_per_shard();
-    let rate =
-        |max: Option<u32>| max.map(|rows_per_second| WriteRate::new(rows_per_second, per_shard));
+    let rate = |max: Option<u32>| Some(WriteRate::new(max.unwrap_or(0), per_shard));
     WriteRates(
         config
             .shards

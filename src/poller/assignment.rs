@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// that were given up count until their last batch is gone.
 #[derive(Debug)]
 pub struct Budget {
-    bytes_max: u64,
+    bytes_max: AtomicU64,
     assigned: AtomicU64,
     dead_bytes: AtomicU64,
 }
@@ -26,16 +26,22 @@ impl Budget {
     /// A budget of that many bytes.
     pub fn new(bytes_max: u64) -> Self {
         Self {
-            bytes_max,
+            bytes_max: AtomicU64::new(bytes_max),
             assigned: AtomicU64::new(0),
             dead_bytes: AtomicU64::new(0),
         }
+    }
+
+    /// Another number of bytes, while running. What is in memory beyond it leaves as it is finished.
+    pub fn set_bytes_max(&self, bytes_max: u64) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
     /// What one partition may hold now.
     pub fn share(&self) -> u64 {
         let alive = self
             .bytes_max
+            .load(Ordering::Relaxed)
             .saturating_sub(self.dead_bytes.load(Ordering::Relaxed));
         alive / self.assigned.load(Ordering::Relaxed).max(1)
     }
@@ -49,6 +55,27 @@ impl Budget {
             self.assigned
                 .fetch_sub(by.unsigned_abs(), Ordering::Relaxed);
         }
+    }
+}
+
+/// A number of slots that may change while running.
+#[derive(Clone, Debug)]
+pub struct Slots(Arc<AtomicU64>);
+
+impl Slots {
+    /// So many for now.
+    pub fn new(slots: u32) -> Self {
+        Self(Arc::new(AtomicU64::new(slots.into())))
+    }
+
+    /// How many there are to be now.
+    pub fn now(&self) -> u32 {
+        u32::try_from(self.0.load(Ordering::Relaxed)).expect("set from 32 bits")
+    }
+
+    /// Another number from now on.
+    pub fn set(&self, slots: u32) {
+        self.0.store(slots.into(), Ordering::Relaxed);
     }
 }
 
@@ -99,7 +126,7 @@ pub struct Assigned<Q: Queue = PartitionQueue> {
 impl<Q: Queue> Assigned<Q> {
     /// A new epoch that begins at `start`.
     pub fn new(start: &Start, queue: Q, settings: &PollerSettings, ready: &Arc<ReadySet>) -> Self {
-        let tracker = Tracker::new(settings.in_memory_max_per_partition);
+        let tracker = Tracker::new(settings.in_memory_max_per_partition.now());
         let origin = Origin::new(start.partition, tracker.ring().clone(), ready.clone());
         Self {
             partition: start.partition,

@@ -5,6 +5,8 @@
 //! left unread has room again) and by shutdown; sleeps at most 100 ms. One round: serve the group's events → visit the
 //! ready partitions in turn → flush the lanes → commit what is finished.
 //!
+//! While the number of lanes changes (`lanes/README.md`) it comes by each millisecond, and goes on as always.
+//!
 //! - [`assignment`]: one assigned partition: its queue, its slots, its limits
 //! - [`lookup`]: where partitions begin; asked on threads of its own, so that the poll loop never waits
 //! - [`receive`]: what a message in hand becomes
@@ -34,7 +36,7 @@ use crate::ready::ReadySet;
 use crate::sink::rate::WriteRates;
 use crate::sync::{AtomicBool, Ordering};
 use anew::Silence;
-use assignment::{Assigned, Budget, DeadEpoch};
+use assignment::{Assigned, Budget, DeadEpoch, Slots};
 use lookup::{Answer, LookupClient};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -44,6 +46,8 @@ use std::time::{Duration, Instant};
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// While partitions drain, completions don't wake the poller; it looks this often.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
+/// While lanes change, workers stand still until the poller comes by.
+const CHANGE_LOOK: Duration = Duration::from_millis(1);
 /// How often the incident's consumer looks for room.
 const PROCESS_LIMIT_LOOK: Duration = Duration::from_millis(1);
 /// Messages that a partition may give in one visit, so that ready partitions are interleaved.
@@ -52,8 +56,8 @@ const QUANTUM: usize = 1024;
 /// How a poller works.
 #[derive(Clone, Debug)]
 pub struct PollerSettings {
-    /// Slots of a partition.
-    pub in_memory_max_per_partition: u32,
+    /// Slots of a partition; another number while running counts from its next assignment on.
+    pub in_memory_max_per_partition: Slots,
     /// The incident's consumer: slots of the whole process, shared by all partitions.
     pub in_memory_max_per_process: Option<u64>,
     /// A larger message is a dead letter.
@@ -181,6 +185,7 @@ impl<M: Member> Poller<M> {
             return Err(Ended::Stopped);
         }
         self.serve_group().map_err(Ended::Failed)?;
+        self.dispatch.change_lanes();
         let mut busy = false;
         let mut visits = std::mem::take(&mut self.visits);
         self.ready.take(&mut visits);
@@ -192,6 +197,9 @@ impl<M: Member> Poller<M> {
         };
         for at in 0..visits.len() {
             busy |= self.visit(visits[(start + at) % visits.len()]);
+            if self.dispatch.is_changing() {
+                self.dispatch.change_lanes();
+            }
         }
         self.visits = visits;
         self.dispatch.flush();
@@ -214,7 +222,9 @@ impl<M: Member> Poller<M> {
     }
 
     fn sleep_max(&self) -> Duration {
-        if self.revoking.is_empty() {
+        if self.dispatch.is_changing() {
+            CHANGE_LOOK
+        } else if self.revoking.is_empty() {
             SLEEP_MAX
         } else {
             DRAIN_LOOK
@@ -431,6 +441,7 @@ impl<M: Member> Poller<M> {
 
     /// Steps 1 to 4 of the shutdown.
     pub fn close(mut self) {
+        self.dispatch.change_no_more();
         self.dispatch.flush();
         let deadline = crate::clock::now() + self.settings.drain_deadline;
         let all: Vec<Partition> = self

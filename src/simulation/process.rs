@@ -3,16 +3,18 @@
 
 use super::lookups::Lookups;
 use super::member::{NUMBER, SimulatedMember};
+use super::resize::Resizes;
 use super::session::{INCARNATION, Session};
 use super::topic::MESSAGE_BYTES_MAX;
 use super::world::{Chance, Met, PARTITIONS, SHARDS, Shared};
 use crate::config::checked::OnMissingRow;
-use crate::dispatch::{Dispatch, LaneReceiver};
+use crate::dispatch::Dispatch;
 use crate::ids::{Partition, ShardIndex};
 use crate::kafka::dead_letters::{DeadLetter, DeadLetterSender, collected};
+use crate::lanes::{LaneReceiver, Post};
 use crate::observe::Registry;
 use crate::observe::recorder::WorkerRecorder;
-use crate::poller::assignment::Budget;
+use crate::poller::assignment::{Budget, Slots};
 use crate::poller::lookup::LookupClient;
 use crate::poller::{Ended, Poller, PollerSettings, PollerShared};
 use crate::ready::ReadySet;
@@ -29,7 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A thread of the product.
-type Thread = Coroutine<(), (), ()>;
+pub type Thread = Coroutine<(), (), ()>;
 
 /// How long work in flight may take when partitions move.
 const REVOKE_DEADLINE: Duration = Duration::from_millis(400);
@@ -61,6 +63,7 @@ pub struct Process {
     pub member: usize,
     poller: Thread,
     workers: Vec<Thread>,
+    resizes: Resizes,
     lookups: Lookups,
     next_letter: Box<dyn FnMut() -> Option<DeadLetter>>,
     letters: Vec<DeadLetter>,
@@ -87,7 +90,7 @@ impl Shape {
     }
     fn poller(&self, world: &Shared) -> PollerSettings {
         PollerSettings {
-            in_memory_max_per_partition: self.slots,
+            in_memory_max_per_partition: Slots::new(self.slots),
             in_memory_max_per_process: None,
             message_max_bytes: MESSAGE_BYTES_MAX,
             commit_interval: Some(self.commit_interval),
@@ -129,14 +132,24 @@ impl Process {
             links_per_parent_max: Arc::default(),
             registry: shared.registry.clone(),
             abandon: abandoned,
+            tunables: Arc::default(),
         };
         let (dispatch, workers) = workers(world, member, shape, (&of_workers, &letters));
+        let resizes = Resizes {
+            changer: dispatch.changer(),
+            settings: shape.worker(world),
+            shared: of_workers,
+            letters: letters.clone(),
+            counts: [shape.workers; SHARDS],
+            asked: None,
+        };
         let parts = (dispatch, letters, client);
         let poller = poller(world, member, parts, (shape.poller(world), shared.clone()));
         Self {
             member,
             poller,
             workers,
+            resizes,
             lookups: Lookups::new(asked, answer),
             next_letter: Box::new(next_letter),
             letters: Vec::new(),
@@ -157,10 +170,19 @@ impl Process {
         if !thread.done() {
             thread.resume(());
         }
+        // Those that were dismissed are gone.
+        self.workers.retain(|worker| !worker.done());
+        self.resizes.hear(&self.world);
         self.check_memory();
         if self.has_open_breaker() {
             self.world.borrow_mut().meet(Met::BreakerOpen);
         }
+    }
+
+    /// A shard of it is to have another number of workers.
+    pub fn resize(&mut self, chance: &mut Chance) {
+        let joining = self.resizes.ask(&self.world, self.member, chance);
+        self.workers.extend(joining);
     }
 
     /// Whether one of its shards stands still, as the database refused too much.
@@ -295,18 +317,19 @@ fn workers(
     let (dispatch, lanes) = Dispatch::new(&recorders, shape.lane_rows);
     let lanes = lanes.into_iter().flatten();
     let workers = recorders.into_iter().flatten().zip(lanes);
-    let workers = workers.map(|(recorder, lane)| {
+    let workers = workers.map(|(recorder, (lane, post))| {
         let own = (recorder, shared.clone(), letters.clone());
-        worker(world, member, shape.worker(world), lane, own)
+        worker(world, member, shape.worker(world), (Some(lane), post), own)
     });
     (dispatch, workers.collect())
 }
 
-fn worker(
+/// A worker's thread.
+pub fn worker(
     world: &Shared,
     member: usize,
     settings: WorkerSettings,
-    lane: LaneReceiver,
+    (lane, post): (Option<LaneReceiver>, Post),
     (recorder, shared, letters): (Arc<WorkerRecorder>, WorkerShared, DeadLetterSender),
 ) -> Thread {
     let world = world.clone();
@@ -320,7 +343,7 @@ fn worker(
             recorder.clone(),
             &shared,
         );
-        let mut worker = Worker::new(lane, settings, applier, letters, recorder);
+        let mut worker = Worker::new((lane, post), settings, applier, letters, recorder);
         worker.begin();
         loop {
             turns.suspend(());

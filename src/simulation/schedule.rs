@@ -185,7 +185,7 @@ impl Run {
         let shard = self.chance.of(0..=SHARDS - 1);
         // Mostly it goes: where everything is broken at once, nothing happens.
         let ends = !self.chance.once_in(4);
-        match self.chance.of(0..=15) {
+        match self.chance.of(0..=19) {
             0 => self.world.borrow_mut().databases[shard].dead = !ends,
             1 => self.world.borrow_mut().databases[shard].slow = !ends,
             2 => self.world.borrow_mut().databases[shard].refusing = !ends,
@@ -195,6 +195,7 @@ impl Run {
             6 => self.kill(),
             // Long enough for the breaker.
             14 | 15 => self.world.borrow_mut().databases[shard].strict = self.chance.once_in(2),
+            16.. => self.resize(),
             7 => self.start_missing(),
             8 => self.one_stops(),
             9 => self.expire_one(),
@@ -244,6 +245,13 @@ impl Run {
             self.joined += 1;
             self.processes
                 .push(Process::start(&self.world, self.joined, &self.shape));
+        }
+    }
+
+    fn resize(&mut self) {
+        if !self.processes.is_empty() {
+            let at = self.chance.of(0..=self.processes.len() - 1);
+            self.processes[at].resize(&mut self.chance);
         }
     }
 

@@ -99,6 +99,12 @@ met! {
     LetterDropped,
     /// A dead letter was delivered after its partition was given up.
     StaleReceipt,
+    /// A shard has another number of workers in a process.
+    Resized,
+    /// The same, and messages moved to other lanes.
+    ResizedFullLanes,
+    /// The number of workers stayed as it was, since one was busy.
+    ResizeRefused,
     /// A process was killed.
     Killed,
     /// A process was told to stop, and did.

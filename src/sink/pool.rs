@@ -1,5 +1,6 @@
-//! A shard's connections in one core group. r2d2 makes, counts and replaces them; each worker holds one for as long as it
-//! works, so there is no check-out on the hot path.
+//! A worker's connection to its shard. r2d2 makes and replaces it, with a pool of one for each worker: their number changes while
+//! running, and a pool's size can't. A pool that goes with its worker takes the connection along; and after an outage there are as
+//! many connections as workers, where one large pool would make one for each try.
 
 use super::connect::{ConnectError, judge, tls_connector};
 use crate::config::checked::{PostgresAddress, Shard};
@@ -7,6 +8,7 @@ use parking_lot::Mutex;
 use postgres_openssl::MakeTlsConnector;
 use r2d2::{CustomizeConnection, PooledConnection};
 use r2d2_postgres::PostgresConnectionManager;
+use scheduled_thread_pool::ScheduledThreadPool;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +17,9 @@ pub type Manager = PostgresConnectionManager<MakeTlsConnector>;
 
 /// How long a worker waits for a connection before it says that the shard is away, and tries again.
 const CONNECT_WAIT: Duration = Duration::from_secs(6);
+
+/// Connections of a shard and core group that are made at the same time.
+const CONNECTING_MAX: usize = 3;
 
 /// Settings of each session. Time limits keep a statement from holding a lane for ever; the planner's switches keep every
 /// statement on the primary key, in the order of its sorted keys, whatever the statistics say of a young table.
@@ -29,12 +34,21 @@ const SESSION: &str = "
     SET plan_cache_mode = force_generic_plan;
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
 
-/// The connections of one shard in one core group. Cheap to clone.
-#[derive(Clone)]
+/// The connection of one worker, made when asked for.
 pub struct ShardPool {
     pool: r2d2::Pool<Manager>,
     shown: String,
     last_error: LastError,
+    maker: Maker,
+}
+
+/// What further pools of the same shard and core group are made from.
+#[derive(Clone)]
+struct Maker {
+    driver: postgres::Config,
+    tls: MakeTlsConnector,
+    address: PostgresAddress,
+    threads: Arc<ScheduledThreadPool>,
 }
 
 #[derive(Debug)]
@@ -61,19 +75,36 @@ impl r2d2::HandleError<postgres::Error> for LastError {
 }
 
 impl ShardPool {
-    /// A pool for a shard's workers and one more, for what is asked beside them. Connects when asked to. r2d2's threads
-    /// inherit the calling thread's cores.
+    /// The first pool of a shard in a core group. Connects when asked to. r2d2's threads, which all of them share, inherit the
+    /// calling thread's cores.
     pub fn new(shard: &Shard, group: usize) -> Result<Self, ConnectError> {
-        let PostgresAddress { driver, shown, .. } = &shard.postgres;
-        let mut driver = driver.clone();
+        let mut driver = shard.postgres.driver.clone();
         driver.application_name(&format!("millpond/{group}"));
-        let manager = Manager::new(driver, tls_connector(&shard.postgres)?);
-        let last_error = LastError {
+        let threads = ScheduledThreadPool::builder()
+            .num_threads(CONNECTING_MAX)
+            .thread_name_pattern("r2d2-worker-{}")
+            .build();
+        let maker = Maker {
+            driver,
+            tls: tls_connector(&shard.postgres)?,
             address: shard.postgres.clone(),
+            threads: Arc::new(threads),
+        };
+        Ok(Self::made_by(maker))
+    }
+
+    /// One for another worker.
+    pub fn another(&self) -> Self {
+        Self::made_by(self.maker.clone())
+    }
+
+    fn made_by(maker: Maker) -> Self {
+        let last_error = LastError {
+            address: maker.address.clone(),
             said: Arc::default(),
         };
         let pool = r2d2::Pool::builder()
-            .max_size(u32::try_from(shard.workers + 1).expect("at most 64 workers"))
+            .max_size(1)
             .min_idle(Some(0))
             // The test would be a round trip without a time limit; workers see a dead connection when they use it.
             .test_on_check_out(false)
@@ -82,12 +113,14 @@ impl ShardPool {
             .connection_timeout(CONNECT_WAIT)
             .connection_customizer(Box::new(Session))
             .error_handler(Box::new(last_error.clone()))
-            .build_unchecked(manager);
-        Ok(Self {
+            .thread_pool(maker.threads.clone())
+            .build_unchecked(Manager::new(maker.driver.clone(), maker.tls.clone()));
+        Self {
             pool,
-            shown: shown.clone(),
+            shown: maker.address.shown.clone(),
             last_error,
-        })
+            maker,
+        }
     }
 
     /// A connection, within [`CONNECT_WAIT`]; else what is wrong, for people.

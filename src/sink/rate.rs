@@ -14,7 +14,8 @@ const BURST: Duration = Duration::from_millis(100);
 /// The bound of one shard in this process.
 #[derive(Debug)]
 pub struct WriteRate {
-    rows_per_second: u32,
+    /// 0 for no bound.
+    rows_per_second: AtomicU64,
     partitions_of_shard: u32,
     /// Partitions of this shard that this process has.
     assigned: AtomicUsize,
@@ -24,15 +25,21 @@ pub struct WriteRate {
 }
 
 impl WriteRate {
-    /// A bound over the whole group for a shard with that many partitions.
+    /// A bound over the whole group for a shard with that many partitions; 0 for none until one is set.
     pub fn new(rows_per_second: u32, partitions_of_shard: u32) -> Self {
         Self {
-            rows_per_second,
+            rows_per_second: AtomicU64::new(rows_per_second.into()),
             partitions_of_shard,
             assigned: AtomicUsize::new(0),
             began: crate::clock::now(),
             paid_off_ns: AtomicU64::new(0),
         }
+    }
+
+    /// Another bound from now on, while running; 0 for none.
+    pub fn set_rows_per_second(&self, rows_per_second: u32) {
+        self.rows_per_second
+            .store(rows_per_second.into(), Ordering::Relaxed);
     }
 
     /// Tells how many of the shard's partitions this process has now.
@@ -52,13 +59,17 @@ impl WriteRate {
     }
 
     fn take_at(&self, rows: usize, now: Duration) -> Duration {
+        let rows_per_second = self.rows_per_second.load(Ordering::Relaxed);
+        if rows_per_second == 0 {
+            return Duration::ZERO;
+        }
         let now_ns = nanoseconds(now);
         // With no partition left, what is still written are remains of the last one.
         let assigned = self.assigned.load(Ordering::Relaxed).max(1) as u64;
         let cost_ns = (rows as u64)
             .saturating_mul(1_000_000_000)
             .saturating_mul(u64::from(self.partitions_of_shard))
-            / (u64::from(self.rows_per_second) * assigned);
+            / (rows_per_second * assigned);
         let mut paid_off_ns = self.paid_off_ns.load(Ordering::Relaxed);
         loop {
             let after = paid_off_ns.max(now_ns).saturating_add(cost_ns);
@@ -82,7 +93,7 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The bounds of all shards; `None` where a shard has none.
+/// The bounds of all shards; `None` where a shard never gets one.
 #[derive(Debug)]
 pub struct WriteRates(pub Vec<Option<WriteRate>>);
 
@@ -110,6 +121,18 @@ mod tests {
             (10_000..=10_000 + 100 + 70).contains(&rows),
             "{rows} rows in 10 s"
         );
+    }
+
+    #[test]
+    fn a_bound_comes_and_goes_while_running() {
+        let rate = WriteRate::new(0, 24);
+        rate.assigned_changed(24);
+        let second = Duration::from_secs(1);
+        assert_eq!(rate.take_at(1_000_000, second), Duration::ZERO);
+        rate.set_rows_per_second(1000);
+        assert_eq!(rate.take_at(2000, second), 2 * second - BURST);
+        rate.set_rows_per_second(0);
+        assert_eq!(rate.take_at(1_000_000, second), Duration::ZERO);
     }
 
     #[test]

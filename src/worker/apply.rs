@@ -10,6 +10,7 @@ use super::fold::{Dead, Fold, Folds, Outcome};
 use super::links::AwaitedParents;
 use super::patience::Patience;
 use super::refuse::Refusals;
+use super::tunables::Tunables;
 use crate::config::checked::OnMissingRow;
 use crate::dispatch::Origin;
 use crate::fault;
@@ -58,6 +59,8 @@ pub struct Shared {
     pub registry: Arc<crate::observe::Registry>,
     /// Disconnected when the process gives up on what is in flight.
     pub abandon: crossbeam_channel::Receiver<()>,
+    /// What may change while running.
+    pub tunables: Arc<Tunables>,
 }
 
 /// The origin of each message of a batch, by its number.
@@ -88,12 +91,13 @@ impl<S: ShardSession> Applier<S> {
         }
     }
 
-    /// Connects, however long it takes.
-    pub fn connect(&mut self) {
-        while let Err(error) = self.connection.connect() {
-            self.patience.wait(&error);
-            if self.patience.is_exhausted() {
-                return;
+    /// Tries to connect, and waits after a failure. Whether it is over: there is a connection, or the process gives up.
+    pub fn connect(&mut self) -> bool {
+        match self.connection.connect() {
+            Ok(()) => true,
+            Err(error) => {
+                self.patience.wait(&error);
+                self.patience.is_exhausted()
             }
         }
     }

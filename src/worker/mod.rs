@@ -3,6 +3,8 @@
 //! Runs on its core group's cores. Woken by batches in its lane; every 200 ms while a locked row waits. Ends when the poller
 //! has dropped the lane and what was in it is finished, or when the process gives up on what is in flight.
 //!
+//! When the number of lanes changes, it hands over between two turns and waits for another duty (`lanes/README.md`).
+//!
 //! One turn: take what is there, up to `batch_rows_max` → drop dead epochs → decode → fold by row → sort → write →
 //! settle every slot. Nothing of a turn stays behind but parked rows.
 //!
@@ -14,9 +16,12 @@
 //! - [`refuse`]: what the database refuses
 //! - [`patience`]: waiting after errors
 //! - [`parked`]: rows that somebody else holds locked
+//! - [`duty`]: handing the lane over, and taking one
+//! - [`tunables`]: what may change while it works
 //! - [`settle`]: every slot to where its outcome says
 
 pub mod apply;
+mod duty;
 pub mod encode;
 pub mod fold;
 mod links;
@@ -25,10 +30,12 @@ pub mod parked;
 pub mod patience;
 pub mod refuse;
 pub mod settle;
+pub mod tunables;
 
-use crate::dispatch::{Batch, LaneReceiver, Origin};
+use crate::dispatch::{Batch, Origin};
 use crate::ids::{Position, RowKey};
 use crate::kafka::dead_letters::DeadLetterSender;
+use crate::lanes::{LaneReceiver, Post};
 use crate::observe::recorder::{ConnectionState, WorkerRecorder};
 use crate::partitioner::Partitioner;
 use crate::sink::shard::{ShardConnection, ShardSession};
@@ -74,7 +81,9 @@ pub struct WorkerSettings {
 
 /// One worker, to be run on its thread.
 pub struct Worker<S = ShardConnection> {
-    lane: LaneReceiver,
+    post: Post,
+    /// Its lane; none while it has no duty.
+    lane: Option<LaneReceiver>,
     /// A batch that would have made the last turn too large.
     carried: Option<Batch>,
     settings: WorkerSettings,
@@ -85,15 +94,16 @@ pub struct Worker<S = ShardConnection> {
 }
 
 impl<S: ShardSession> Worker<S> {
-    /// Made by the pipeline.
+    /// Made by the pipeline; without a lane if it is to join a consumer that runs.
     pub fn new(
-        lane: LaneReceiver,
+        (lane, post): (Option<LaneReceiver>, Post),
         settings: WorkerSettings,
         applier: Applier<S>,
         dead_letters: DeadLetterSender,
         recorder: Arc<WorkerRecorder>,
     ) -> Self {
         Self {
+            post,
             lane,
             carried: None,
             settings,
@@ -111,10 +121,10 @@ impl<S: ShardSession> Worker<S> {
         self.recorder.set_connection_state(ConnectionState::Down);
     }
 
-    /// Before the first step.
+    /// Before the first step: connects, however long it takes.
     pub fn begin(&mut self) {
         if self.settings.sink == SinkKind::Postgres {
-            self.applier.connect();
+            while !self.applier.connect() && !self.is_dismissed() {}
         }
     }
 
@@ -123,6 +133,13 @@ impl<S: ShardSession> Worker<S> {
         self.applier.patience.alive(IDLE);
         self.recorder
             .set_connection_state(self.applier.connection_state(self.settings.sink));
+        if self.lane.is_none() {
+            return self.wait_for_duty();
+        }
+        if self.post.hears_question() {
+            self.hand_over();
+            return true;
+        }
         let mut turn = Vec::new();
         let ended = self.take(&mut turn);
         if !turn.is_empty() {
@@ -135,9 +152,12 @@ impl<S: ShardSession> Worker<S> {
 
     /// Takes the batches of one turn. True when the lane has ended.
     fn take(&mut self, turn: &mut Vec<Batch>) -> bool {
+        let lane = self.lane.as_ref().expect("it is on duty");
         let first = match self.carried.take() {
             Some(batch) => batch,
-            None => match crate::clock::receive_within(&self.lane.batches, IDLE) {
+            None => match crate::clock::receive_within(&lane.batches, IDLE) {
+                // It only wakes up: somebody has a question.
+                Ok(batch) if batch.rows.is_empty() => return false,
                 Ok(batch) => batch,
                 Err(RecvTimeoutError::Timeout) => return false,
                 Err(RecvTimeoutError::Disconnected) => {
@@ -154,10 +174,12 @@ impl<S: ShardSession> Worker<S> {
         let until = crate::clock::now() + self.settings.batch_linger;
         while rows < self.settings.batch_rows_max {
             let next = match self.settings.batch_linger.is_zero() {
-                true => self.lane.batches.try_recv().ok(),
-                false => self.lane.batches.recv_deadline(until).ok(),
+                true => lane.batches.try_recv().ok(),
+                false => lane.batches.recv_deadline(until).ok(),
             };
-            let Some(next) = next else { break };
+            let Some(next) = next.filter(|next| !next.rows.is_empty()) else {
+                break;
+            };
             if rows + next.rows.len() > self.settings.batch_rows_max {
                 self.carried = Some(next);
                 break;
@@ -173,6 +195,7 @@ impl<S: ShardSession> Worker<S> {
 
     /// Decodes, folds, writes and settles the batches of one turn.
     fn turn(&mut self, mut turn: Vec<Batch>) {
+        self.recorder.turn_began_ms.set(crate::clock::wall_ms());
         self.recorder
             .set_connection_state(match self.settings.sink {
                 SinkKind::Postgres if !self.applier.is_connected() => ConnectionState::Down,
@@ -200,7 +223,10 @@ impl<S: ShardSession> Worker<S> {
         self.recorder
             .finished_at_us
             .set(self.applier.patience.elapsed_us());
-        turn.into_iter().for_each(|batch| self.lane.recycle(batch));
+        self.recorder.turn_began_ms.set(0);
+        if let Some(lane) = &self.lane {
+            turn.into_iter().for_each(|batch| lane.recycle(batch));
+        }
     }
 
     /// What becomes of each message, and which row it is for.

@@ -65,6 +65,17 @@ impl Parking {
         rows
     }
 
+    /// Takes all rows out, to be handed over.
+    pub fn hand_over(&mut self) -> Vec<(RowKey, Batch)> {
+        self.looked_at = None;
+        self.rows.drain().collect()
+    }
+
+    /// Takes rows over that were parked elsewhere. They are looked at soon.
+    pub fn take_over(&mut self, rows: Vec<(RowKey, Batch)>) {
+        self.rows.extend(rows);
+    }
+
     /// Takes a row's messages out, to be written.
     pub fn release(&mut self, key: &RowKey) -> Option<Batch> {
         self.rows.remove(key)

@@ -63,7 +63,10 @@ impl Patience {
 
     /// Something worked: the next wait is a short one.
     pub fn succeeded(&mut self) {
-        self.backoff = BACKOFF_FIRST;
+        if self.backoff > BACKOFF_FIRST {
+            self.backoff = BACKOFF_FIRST;
+            self.recorder.waits_for.lock().clear();
+        }
         self.recorder.set_connection_state(ConnectionState::Busy);
         let shard = &self.registry.shards[self.recorder.shard.0];
         if shard.down.load(Ordering::Relaxed) && shard.down.swap(false, Ordering::Relaxed) {
@@ -83,6 +86,7 @@ impl Patience {
             _ => {}
         }
         self.log(error);
+        *self.recorder.waits_for.lock() = format!("it tries again after this: {}", because(error));
         self.pause(self.backoff.mul_f64(rand::rng().random_range(0.5..1.0)));
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
     }
@@ -108,7 +112,9 @@ impl Patience {
     /// Waits for the write rate; the nanoseconds that it took.
     pub fn hold_back(&mut self, duration: Duration) -> u64 {
         if !duration.is_zero() {
+            "write_rate_max holds it back".clone_into(&mut self.recorder.waits_for.lock());
             self.pause(duration);
+            self.recorder.waits_for.lock().clear();
         }
         u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
     }
@@ -149,5 +155,13 @@ impl Patience {
         );
         self.logged_at = Some(now);
         self.suppressed = 0;
+    }
+}
+
+/// The error with its code, for people.
+fn because(error: &SinkError) -> String {
+    match &error.sqlstate {
+        Some(sqlstate) => format!("{error} (SQLSTATE {sqlstate})"),
+        None => error.to_string(),
     }
 }

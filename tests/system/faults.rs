@@ -12,7 +12,7 @@
 
 mod broker;
 mod consumer;
-mod locks;
+pub mod locks;
 mod moves;
 mod postgres;
 mod stop;

@@ -62,6 +62,7 @@ impl Ours {
             links_per_parent_max: Arc::default(),
             registry,
             abandon,
+            tunables: Arc::default(),
         };
         let applier = Applier::new(
             connection,

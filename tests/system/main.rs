@@ -19,6 +19,7 @@
 //! - [`trouble`]: a row, a shard or a limit in trouble
 //! - [`bad_days`]: something is missing, away, or another one
 //! - [`secure`]: TLS and passwords, right and wrong, and where passwords must not show
+//! - [`workers`]: their number changes under load; SIGHUP
 //! - [`gaps`]: offsets that no update has
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 
@@ -48,3 +49,4 @@ mod services;
 mod spine;
 mod storm;
 mod trouble;
+mod workers;

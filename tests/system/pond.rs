@@ -351,7 +351,8 @@ impl Drop for Pond {
     }
 }
 
-fn admin_client(shard: usize) -> Client {
+/// A connection to a server, to none of the ponds' databases.
+pub fn admin_client(shard: usize) -> Client {
     Client::connect(&server(shard), NoTls).expect("Postgres answers")
 }
 

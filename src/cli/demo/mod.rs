@@ -13,6 +13,7 @@ use crate::config::checked::{Config, LogForm};
 use crate::config::{Sources, load};
 use crate::demo::Demo;
 use crate::load::{Traffic, TrafficOptions, broken};
+use crate::observe::admin::consumer_routes;
 use crate::observe::{log, summary::Summary};
 use crate::pipeline;
 use crate::sync::{Ordering, SignalFlag};
@@ -84,7 +85,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     services.make_room(&config)?;
     init::make(&config, |_| Ok(()))?;
     let registry = pipeline::registry(&config);
-    let admin = start_admin(&config, &registry)?;
+    let admin = start_admin(&config, consumer_routes(&registry))?;
     print_note(&format!(
         "admin address: http://{}/metrics",
         admin.address()

@@ -45,6 +45,10 @@ pub(super) const WRITE_RATE_WAIT_SECONDS: Named = (
 );
 
 // shard; gauges.
+pub(super) const WORKERS: Named = (
+    "millpond_workers",
+    "Workers with a lane of their own, over all core groups of this process.",
+);
 pub(super) const SHARD_UP: Named = (
     "millpond_shard_up",
     "1 if the shard can be written to, else 0.",
@@ -132,6 +136,11 @@ pub(super) const END_TO_END_SECONDS: Named = (
     "From the Kafka timestamp to applied, one value a message.",
 );
 pub(super) const BATCH_ROWS: Named = ("millpond_batch_rows", "Rows of a batch.");
+
+pub(super) const WORKERS_CHANGE_PAUSE_SECONDS: Named = (
+    "millpond_workers_change_pause_seconds",
+    "How long workers stood still for a change of their number, one value a shard, core group and try.",
+);
 
 // thread; counter.
 pub(super) const THREAD_CPU_SECONDS: Named = (

@@ -103,6 +103,13 @@ impl Collector for Consumer {
             names::DEAD_LETTERS,
             reasons.map(|(reason, count)| ([("reason", reason.as_str())], count.get())),
         )?;
+        let pauses = self.0.changes.pause_us();
+        page.histogram(
+            names::WORKERS_CHANGE_PAUSE_SECONDS,
+            &pauses,
+            &BOUNDS_US,
+            in_seconds,
+        )?;
         histograms(&mut page, &self.0.histograms())
     }
 }
@@ -143,7 +150,8 @@ impl Consumer {
     }
 
     fn lanes(&self, page: &mut Page<'_>, workers: &[Arc<WorkerRecorder>]) -> fmt::Result {
-        let depths = workers.iter().map(|worker| {
+        let on_duty = workers.iter().filter(|worker| worker.is_on_duty());
+        let depths = on_duty.map(|worker| {
             let shard = [("shard", self.name(worker.shard))];
             let lane = [("group", worker.group), ("lane", worker.lane)];
             ((shard, lane), worker.lane_depth())
@@ -166,6 +174,11 @@ impl Consumer {
             (label, Duration::from_nanos(waited_ns).as_secs_f64())
         });
         page.counters(names::WRITE_RATE_WAIT_SECONDS, waited)?;
+        let counts = shards().map(|(label, shard)| {
+            let on_duty = of(shard).filter(|worker| worker.is_on_duty());
+            (label, i64::try_from(on_duty.count()).unwrap_or(i64::MAX))
+        });
+        page.gauges(names::WORKERS, counts)?;
         let parked = shards().map(|(label, shard)| {
             let parked = of(shard).map(|worker| worker.parked.get());
             (label, parked.sum::<i64>())
@@ -178,7 +191,8 @@ impl Consumer {
         page.gauges(names::SHARD_UP, up)?;
         let connections = shards().flat_map(|(label, shard)| {
             STATES.map(|(name, state)| {
-                let count = of(shard).filter(|worker| worker.connection_state() == state);
+                let count = of(shard)
+                    .filter(|worker| worker.is_on_duty() && worker.connection_state() == state);
                 ((label, [("state", name)]), count.count())
             })
         });
@@ -191,17 +205,20 @@ impl Consumer {
 }
 
 fn histograms(page: &mut Page<'_>, all: &Histograms) -> fmt::Result {
-    let seconds = |us| Duration::from_micros(us).as_secs_f64();
-    page.histogram(names::APPLY_SECONDS, &all.apply_us, &BOUNDS_US, seconds)?;
+    page.histogram(names::APPLY_SECONDS, &all.apply_us, &BOUNDS_US, in_seconds)?;
     page.histogram(
         names::END_TO_END_SECONDS,
         &all.end_to_end_us,
         &BOUNDS_US,
-        seconds,
+        in_seconds,
     )?;
     // Exact up to 2^53 rows.
     let rows = |rows| rows as f64;
     page.histogram(names::BATCH_ROWS, &all.batch_rows, &BOUNDS_ROWS, rows)
+}
+
+fn in_seconds(microseconds: u64) -> f64 {
+    Duration::from_micros(microseconds).as_secs_f64()
 }
 
 /// 0 for a time that a clock set back has made negative.
