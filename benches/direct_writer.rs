@@ -187,7 +187,6 @@ fn write_all(config: &Config, lanes: &[Lane]) -> anyhow::Result<String> {
     let (_never_gives_up, abandon) = crossbeam_channel::bounded(0);
     let shared = Shared {
         rates: Arc::new(WriteRates(config.shards.iter().map(|_| None).collect())),
-        links_per_parent_max: Arc::default(),
         registry: pipeline::registry(config),
         abandon,
         tunables: Arc::default(),

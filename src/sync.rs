@@ -2,13 +2,9 @@
 //! library's.
 
 #[cfg(feature = "loom")]
-pub use loom::sync::atomic::{
-    AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
-};
+pub use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(not(feature = "loom"))]
-pub use std::sync::atomic::{
-    AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
-};
+pub use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// A flag that a signal handler sets; never one of loom's.
 pub use std::sync::atomic::AtomicBool as SignalFlag;

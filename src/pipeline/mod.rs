@@ -27,7 +27,7 @@ use crate::observe::summary::Summary;
 use crate::poller::assignment::{Budget, Slots};
 use crate::poller::{Ended, PollerShared};
 use crate::sink::rate::{WriteRate, WriteRates};
-use crate::sync::{AtomicBool, AtomicU32, Ordering, SignalFlag};
+use crate::sync::{AtomicBool, Ordering, SignalFlag};
 use crate::worker::SinkKind;
 use crate::worker::apply::Shared;
 use crate::worker::tunables::Tunables;
@@ -123,10 +123,8 @@ fn start_groups(
         rates: rates.clone(),
         stop: stop.clone(),
     };
-    let links_per_parent_max = config.rules.links_per_parent_max.unwrap_or(0);
     let worker_shared = Shared {
         rates,
-        links_per_parent_max: Arc::new(AtomicU32::new(links_per_parent_max)),
         registry: registry.clone(),
         abandon,
         tunables: Arc::new(Tunables::new(config.rules.links_per_parent_max)),

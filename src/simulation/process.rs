@@ -129,7 +129,6 @@ impl Process {
         };
         let of_workers = WorkerShared {
             rates: shared.rates.clone(),
-            links_per_parent_max: Arc::default(),
             registry: shared.registry.clone(),
             abandon: abandoned,
             tunables: Arc::default(),

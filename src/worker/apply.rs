@@ -20,7 +20,6 @@ use crate::sink::rate::WriteRates;
 use crate::sink::shape::Shape;
 use crate::sink::shard::{ShardConnection, ShardSession, SinkError};
 use crate::sink::sqlstate::Verdict;
-use crate::sync::{AtomicU32, Ordering};
 use hashbrown::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +37,7 @@ pub struct Applier<S = ShardConnection> {
     /// Whether the last batches mostly made rows: then rows are made first and updated after.
     makes_rows: bool,
     rates: Arc<WriteRates>,
-    links_per_parent_max: Arc<AtomicU32>,
+    pub(super) tunables: Arc<Tunables>,
     /// For each row of the last linking part.
     pub(super) awaited: AwaitedParents,
     /// For each row that was set aside since one of its parents is locked.
@@ -53,8 +52,6 @@ pub struct Applier<S = ShardConnection> {
 pub struct Shared {
     /// Bounds on rows per second.
     pub rates: Arc<WriteRates>,
-    /// Children of one parent; 0 for no limit.
-    pub links_per_parent_max: Arc<AtomicU32>,
     /// What is known of all shards.
     pub registry: Arc<crate::observe::Registry>,
     /// Disconnected when the process gives up on what is in flight.
@@ -82,7 +79,7 @@ impl<S: ShardSession> Applier<S> {
             on_missing_row,
             makes_rows: false,
             rates: shared.rates.clone(),
-            links_per_parent_max: shared.links_per_parent_max.clone(),
+            tunables: shared.tunables.clone(),
             awaited: AwaitedParents::new(),
             awaiting: AwaitedParents::new(),
             patience: Patience::new(shared, &recorder),
@@ -255,14 +252,6 @@ impl<S: ShardSession> Applier<S> {
     pub(super) fn has_also_written(&self, rows: usize) {
         if let Some(rate) = self.rates.of(self.shard) {
             rate.take(rows);
-        }
-    }
-
-    /// Children of one parent, as it is now; it can change while running.
-    pub(super) fn links_per_parent_max(&self) -> Option<u32> {
-        match self.links_per_parent_max.load(Ordering::Relaxed) {
-            0 => None,
-            limit => Some(limit),
         }
     }
 

@@ -15,10 +15,10 @@ use millpond::sink::pool::ShardPool;
 use millpond::sink::rate::WriteRates;
 use millpond::sink::shape::SUBSCRIPTION;
 use millpond::sink::shard::ShardConnection;
-use millpond::sync::AtomicU32;
 use millpond::update::{Place, decode};
 use millpond::worker::apply::{Applier, Shared};
 use millpond::worker::fold::{Folds, Outcome};
+use millpond::worker::tunables::Tunables;
 use std::sync::Arc;
 
 use std::time::Duration;
@@ -44,7 +44,7 @@ fn one_shard(name: &str) -> Pond {
 /// A worker's writing part.
 struct Ours {
     applier: Applier,
-    links_per_parent_max: Arc<AtomicU32>,
+    tunables: Arc<Tunables>,
     recorder: Arc<WorkerRecorder>,
     _abandon: crossbeam_channel::Sender<()>,
 }
@@ -59,7 +59,6 @@ impl Ours {
         let registry = Arc::new(Registry::new(1, vec![ShardIndex(0)], vec!["s0".to_owned()]));
         let shared = Shared {
             rates: Arc::new(WriteRates(vec![None])),
-            links_per_parent_max: Arc::default(),
             registry,
             abandon,
             tunables: Arc::default(),
@@ -73,7 +72,7 @@ impl Ours {
         );
         Self {
             applier,
-            links_per_parent_max: shared.links_per_parent_max,
+            tunables: shared.tunables,
             recorder,
             _abandon: sender,
         }

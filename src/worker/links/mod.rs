@@ -61,7 +61,7 @@ impl<S: ShardSession> Applier<S> {
         self.remember_awaited(folds, &children);
         let counts = self.connection.lock_parents(&parents)?;
         let counts = parents.iter().copied().zip(counts).collect();
-        let limit = self.links_per_parent_max();
+        let limit = self.tunables.links_per_parent_max();
         let decision = decide::decide(folds, &children, &counts, limit);
         for message in &mut folds.messages {
             message.link_refused = false;

@@ -3,7 +3,6 @@
 use super::{APP, ONE, OVERLAP, Ours, one_shard, reasons};
 use crate::pond::Pond;
 use millpond::dead::Reason;
-use millpond::sync::Ordering;
 use millpond::worker::fold::Outcome;
 
 const FIRST: &str = "11111111-0000-4000-8000-000000000000";
@@ -96,7 +95,7 @@ fn a_refused_link_is_remembered_and_the_rest_of_its_update_applies_once() {
     pond.shard(0).batch_execute(&taken).unwrap();
     for _ in 0..2 {
         let mut ours = Ours::new(&pond);
-        ours.links_per_parent_max.store(1, Ordering::Relaxed);
+        ours.tunables.set_links_per_parent_max(Some(1));
         let outcomes = ours.apply(&[
             (1, &link_to(SECOND)),
             (2, &link_to(FIRST)),
