@@ -24,6 +24,8 @@ pub mod dispatch;
 pub mod ready;
 // HTTP/1.1 over blocking sockets.
 pub mod http;
+// Who has most of the messages.
+pub mod hot;
 // What each thread records, and how it is shown.
 pub mod observe;
 // Doors.

@@ -2,6 +2,8 @@
 
 use super::{ConfigArgs, print_data, stop_at_signals};
 use crate::config::Config;
+use crate::observe::gate::Gate;
+use crate::observe::hot::with_hot;
 use crate::observe::{admin, log, summary};
 use crate::pipeline::{self, RunOptions};
 use crate::worker::SinkKind;
@@ -74,7 +76,9 @@ pub(super) fn start_admin(
     config: &Config,
     registry: &Arc<crate::observe::Registry>,
 ) -> anyhow::Result<crate::http::Server> {
-    admin::start(config.admin.listen, admin::consumer_routes(registry)).with_context(|| {
+    let gate = Gate::new(config.admin.token.clone());
+    let routes = with_hot(admin::consumer_routes(registry), registry, gate);
+    admin::start(config.admin.listen, routes).with_context(|| {
         format!(
             "admin.listen = {}: can't listen there; choose another address or end what holds it",
             config.admin.listen

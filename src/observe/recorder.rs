@@ -2,6 +2,7 @@
 //! nothing shared on the hot path. Readers (`/metrics`, the summary) sum over the threads.
 
 use crate::dead::Reason;
+use crate::hot;
 use crate::ids::{Partition, ShardIndex};
 use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
@@ -120,6 +121,8 @@ pub struct WorkerRecorder {
     pub finished_at_us: Gauge,
     /// A [`ConnectionState`].
     state: Gauge,
+    /// Where it leaves its counts of hot rows and apps, about once a second.
+    pub hot: hot::Shelf,
     /// Distributions; locked once a batch.
     pub histograms: Mutex<Histograms>,
 }
@@ -181,6 +184,7 @@ impl WorkerRecorder {
             rate_wait_ns: Counter::default(),
             finished_at_us: Gauge::default(),
             state: Gauge::default(),
+            hot: hot::Shelf::default(),
             histograms: Mutex::default(),
         }
     }
@@ -329,6 +333,8 @@ pub struct Registry {
     pub shard_of_partition: Vec<ShardIndex>,
     /// Messages that became dead letters, by reason; counted when the dead letter is in Kafka.
     pub dead_letters: [SharedCounter; Reason::COUNT],
+    /// The newest picture of hot rows and apps.
+    pub hot: hot::Board,
     /// Whether every configured part is up and partitions are served: `/readyz`.
     pub ready: AtomicBool,
 }
@@ -360,6 +366,7 @@ impl Registry {
             shard_names,
             shard_of_partition,
             dead_letters: Default::default(),
+            hot: hot::Board::default(),
             ready: AtomicBool::new(false),
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! - [`checks`]: what must hold before anything is written: topic, tables, where offsets come from
 //! - [`group`]: one core group: a Kafka client, its poller, its workers
+//! - [`hot`]: who is hot, watched from beside
 //! - [`progress`]: whether the group has caught up
 //! - [`end`]: how the drain deadline is spent
 //!
@@ -12,6 +13,7 @@
 pub mod checks;
 pub mod end;
 pub mod group;
+pub mod hot;
 pub mod progress;
 
 use crate::config::Config;
@@ -68,6 +70,7 @@ pub fn run(
         .transpose()?;
     let (giving_up, abandon) = crossbeam_channel::bounded(0);
     let stop = Arc::new(AtomicBool::new(false));
+    let watcher = hot::Watcher::start(&config.hot, registry)?;
     let groups = start_groups(
         config,
         options,
@@ -77,6 +80,7 @@ pub fn run(
         (&stop, abandon),
     )?;
     let failure = watch(&groups, registry, target, signal, &stop);
+    let watcher = watcher.stop();
     registry.ready.store(false, Ordering::Relaxed);
     stop.store(true, Ordering::Release);
     let now = crate::clock::now();
@@ -91,6 +95,7 @@ pub fn run(
             "dead letters were not delivered in time; their messages are read again"
         );
     }
+    watcher.wait(give_up_by);
     match failures.is_empty() {
         true => Ok(Summary::of(registry)),
         false => Err(RunError(failures.join("; "))),
@@ -224,11 +229,13 @@ pub fn registry(config: &Config) -> Arc<Registry> {
         .iter()
         .map(|shard| shard.name.clone())
         .collect();
-    Arc::new(Registry::new(
+    let mut registry = Registry::new(
         config.consumer.core_groups.len().max(1),
         shards.collect(),
         names,
-    ))
+    );
+    registry.hot = hot::board(config);
+    Arc::new(registry)
 }
 
 fn write_rates(config: &Config) -> WriteRates {

@@ -6,12 +6,14 @@
 //! - [`connect`]: addresses to connections, TLS
 //! - [`pool`]: a shard's connections
 //! - [`shard`]: one worker's connection and what can be asked of it
+//! - [`identity`]: who hot rows are
 //! - [`standing`]: how new rows are, for those who only look
 //! - [`sqlstate`]: what each error of Postgres asks for
 //! - [`rate`]: the bound on rows per second
 //! - [`schema`]: the tables, and the memory of where their offsets come from
 
 pub mod connect;
+pub mod identity;
 pub mod params;
 pub mod pool;
 pub mod rate;

@@ -19,6 +19,7 @@
 //! - [`bad_days`]: something is missing, away, or another one
 //! - [`secure`]: TLS and passwords, right and wrong, and where passwords must not show
 //! - [`gaps`]: offsets that no update has
+//! - [`hot`]: hot rows and apps are seen
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 
 #![expect(
@@ -33,6 +34,7 @@ mod child;
 mod demo;
 mod faults;
 mod gaps;
+mod hot;
 mod interleavings;
 mod letters;
 mod losses;
