@@ -64,6 +64,7 @@ impl Status {
                 ..Self::new(registry)
             },
         );
+        // Counts are sums over workers, of which some may be gone.
         let seconds = self.at.duration_since(before.at).as_secs_f64();
         let now_ms = clock::wall_ms();
         let assigned = registry.partitions.iter();
@@ -75,8 +76,11 @@ impl Status {
             time_lag = time_lag.max(partition.time_lag_seconds(now_ms));
         }
         Line {
-            messages_per_s: rate(self.finished - before.finished, seconds),
-            rows_per_s: rate(self.rows_written - before.rows_written, seconds),
+            messages_per_s: rate(self.finished.saturating_sub(before.finished), seconds),
+            rows_per_s: rate(
+                self.rows_written.saturating_sub(before.rows_written),
+                seconds,
+            ),
             lag_messages,
             time_lag_seconds: (time_lag * 10.0).round() / 10.0,
             in_memory_messages,
