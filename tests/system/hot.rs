@@ -228,3 +228,37 @@ fn a_frozen_shard_leaves_the_rows_unnamed_and_holds_no_answer() {
     });
     assert!(process.terminate(SOON).status.success());
 }
+
+#[test]
+fn waits_for_the_write_rate_are_not_the_databases_time() {
+    let pond = Pond::new(
+        "hot-waits",
+        &Shape {
+            shards: 1,
+            consumer: "batch_rows_max = 50",
+            ..Shape::default()
+        },
+    );
+    pond.reconfigure("workers = 2", "workers = 2\nwrite_rate_max = 400");
+    pond.load(&["--messages", "8000", "--rows", "8000"]);
+    let process = pond.start(&["run"], &[]);
+    // When so many rows were written, and how long workers had waited by then.
+    let at = |rows: f64| {
+        pond.wait_for("more rows are written", SOON, |pond| {
+            pond.metric("millpond_rows_written_total") >= Some(rows)
+        });
+        let waited = pond.metric("millpond_write_rate_wait_seconds_total");
+        (Instant::now(), waited.unwrap())
+    };
+    let (begin, waited_before) = at(800.0);
+    let (end, waited) = at(5000.0);
+    let seen = hot_shard(&pond, "", 0).unwrap();
+    let waited_per_s = (waited - waited_before) / (end - begin).as_secs_f64();
+    let database_per_s = seen["database_seconds_per_s"].as_f64().unwrap();
+    println!("of 2 workers' seconds: {waited_per_s} waits, {database_per_s} database time");
+    assert!(waited_per_s > 1.0, "the bound holds them back");
+    assert!(database_per_s > 0.0);
+    // Two workers have two seconds a second for both; it began with a burst.
+    assert!(database_per_s < 2.0 - waited_per_s + 0.5, "{seen}");
+    assert!(process.terminate(SOON).status.success());
+}
