@@ -1,5 +1,5 @@
 //! What one message costs on its way, stage by stage, without Kafka and Postgres: `ring`, `dispatch`, `decode`, `fold`,
-//! `encode`. Every figure is for one message: criterion's "elem/s" turned over is the time of one.
+//! `encode`, `hot`. Every figure is for one message: criterion's "elem/s" turned over is the time of one.
 //!
 //! `cargo bench --bench hot_path` measures, `cargo bench --bench hot_path -- --test` runs each once.
 
@@ -9,6 +9,7 @@ use criterion::{
 };
 use millpond::commit::{Claim, Ring, Slot, Tracker};
 use millpond::dispatch::{Arrival, Dispatch, Headers, Origin};
+use millpond::hot::Counting;
 use millpond::ids::{Partition, Position, ShardIndex, SubscriptionId};
 use millpond::lanes::{LaneReceiver, Post, lane_of};
 use millpond::observe::recorder::WorkerRecorder;
@@ -19,9 +20,18 @@ use millpond::worker::encode::Encoder;
 use millpond::worker::fold::Folds;
 use millpond::worker::settle::complete_all;
 use std::sync::Arc;
+use std::time::Duration;
 use std::{hint::black_box, iter, thread};
 
-criterion_group!(hot_path, ring, dispatch, decoding, folding, encoding);
+criterion_group!(
+    hot_path,
+    ring,
+    dispatch,
+    decoding,
+    folding,
+    encoding,
+    counting_hot
+);
 criterion_main!(hot_path);
 
 /// Messages of a partition in memory, and of one round of the ring.
@@ -204,6 +214,37 @@ fn encoding(criterion: &mut Criterion) {
         let mut encoder = Encoder::new(&SUBSCRIPTION);
         group.bench_function(name, |bencher| {
             bencher.iter(|| encoder.encode(&folds, &folds.folds).map(|batch| batch.rows));
+        });
+    }
+}
+
+/// Sampling a batch's rows and apps, and counting them: by messages, writes and time.
+fn counting_hot(criterion: &mut Criterion) {
+    let mut group = group(criterion, "hot", BATCH);
+    for (name, hot_of_ten) in SPREADS {
+        let rows = rows(hot_of_ten);
+        let texts: Vec<String> = rows.iter().map(|row| text(TYPICAL, *row)).collect();
+        let mut updates = updates(&texts, &rows);
+        // Of many batches, so that rows are ever other ones and counters are dropped.
+        let batches: Vec<Folds<'_>> = (0..64)
+            .map(|batch: u8| {
+                for (update, row) in updates.iter_mut().zip(&rows) {
+                    update.key.app.0[0] = update.key.subscription.0[0];
+                    update.key.subscription.0[1] = if *row == 0 { 0 } else { batch };
+                }
+                folded(updates.clone())
+            })
+            .collect();
+        let begin = millpond::clock::now();
+        let mut counting = Counting::new(begin);
+        let mut turn = 0;
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                turn = (turn + 1) % batches.len();
+                let folds = &batches[turn];
+                counting.sample(folds.messages.len(), folds.rows());
+                counting.count(Duration::from_millis(7), begin);
+            });
         });
     }
 }

@@ -25,6 +25,8 @@ pub mod lanes;
 pub mod ready;
 // HTTP/1.1 over blocking sockets.
 pub mod http;
+// Who has most of the messages.
+pub mod hot;
 // What each thread records, and how it is shown.
 pub mod observe;
 // Doors.

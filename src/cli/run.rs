@@ -5,6 +5,7 @@ use super::{ConfigArgs, print_data, stop_at_signals};
 use crate::config::Config;
 use crate::http::{Routes, Server};
 use crate::observe::gate::Gate;
+use crate::observe::hot::with_hot;
 use crate::observe::{admin, log, summary};
 use crate::pipeline::control::Control;
 use crate::pipeline::workers_api::with_workers;
@@ -68,6 +69,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let gate = Gate::new(config.admin.token.clone());
     let routes = admin::consumer_routes(&registry);
     let routes = with_workers(routes, &control, &gate);
+    let routes = with_hot(routes, &registry, gate);
     let admin = start_admin(&config, routes)?;
     tracing::info!(address = %admin.address(), "admin address");
     let done = pipeline::run(&config, options, (&registry, &control), &signal);

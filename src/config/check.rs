@@ -2,7 +2,7 @@
 //! they are for, with the accident that they prevent; messages repeat it.
 
 use super::checked::{
-    Acknowledge, Admin, Config, Consumer, Ingest, Kafka, LogForm, OnLostRecords, OnMissingRow,
+    Acknowledge, Admin, Config, Consumer, Hot, Ingest, Kafka, LogForm, OnLostRecords, OnMissingRow,
     PartitionBy, Rules, Start, Telemetry,
 };
 use super::core_groups::core_groups;
@@ -29,6 +29,7 @@ pub(super) fn check(
     );
     let consumer = consumer(&mut read);
     let rules = rules(&mut read);
+    let hot = hot(&mut read);
     let ingest = ingest(&mut read);
     let admin = admin(&mut read);
     let telemetry = telemetry(&mut read);
@@ -46,6 +47,7 @@ pub(super) fn check(
         partitioner: partitioner.expect("without problems there is one"),
         consumer,
         rules,
+        hot,
         ingest,
         admin,
         telemetry,
@@ -199,6 +201,14 @@ fn rules(read: &mut Reader<'_>) -> Rules {
     );
     Rules {
         links_per_parent_max: Some(links).filter(|links| *links > 0),
+    }
+}
+
+fn hot(read: &mut Reader<'_>) -> Hot {
+    let why = "it is the share of its shard's messages above which one is warned of; 0 is never";
+    Hot {
+        warn_share: read.ratio("hot.warn_share", why),
+        warn_app_share: read.ratio("hot.warn_app_share", why),
     }
 }
 

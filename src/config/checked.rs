@@ -17,6 +17,8 @@ pub struct Config {
     pub consumer: Consumer,
     /// Limits on what an update may do.
     pub rules: Rules,
+    /// When a hot row or app is warned of.
+    pub hot: Hot,
     /// The HTTP edge.
     pub ingest: Ingest,
     /// Health, metrics, and changes while running.
@@ -155,6 +157,15 @@ pub enum OnLostRecords {
 pub struct Rules {
     /// Children of one parent; `None` for no limit.
     pub links_per_parent_max: Option<u32>,
+}
+
+/// When a hot row or app is warned of. Keeps one customer's mistake from growing for days before somebody sees it.
+#[derive(Clone, Debug)]
+pub struct Hot {
+    /// The share of its shard's messages above which a row is, from 0 to 1; 0 for never.
+    pub warn_share: f64,
+    /// The same for an app.
+    pub warn_app_share: f64,
 }
 
 /// The HTTP edge.

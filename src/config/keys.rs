@@ -39,7 +39,7 @@ pub(super) const DEAD_LETTER_TOPIC: &str = "kafka.dead_letter_topic";
 pub(super) const LIBRDKAFKA: &str = "kafka.librdkafka.";
 
 /// All settings but the shards' and librdkafka's, in the order in which they are shown.
-pub(super) const KEYS: [Key; 29] = [
+pub(super) const KEYS: [Key; 31] = [
     key("kafka.brokers", "", "127.0.0.1:9092"),
     key("kafka.topic", "", "subscription-updates"),
     key("kafka.group", "", "millpond"),
@@ -60,6 +60,8 @@ pub(super) const KEYS: [Key; 29] = [
     key("consumer.on_missing_row", "", "insert"),
     key("consumer.on_lost_records", "", "stop"),
     key("rules.links_per_parent_max", "children", "1000"),
+    key("hot.warn_share", "of messages", "0.25"),
+    key("hot.warn_app_share", "of messages", "0.5"),
     key("ingest.listen", "", "127.0.0.1:8080"),
     secret("ingest.tokens", "[]"),
     key("ingest.body_max_bytes", "bytes", "65536"),

@@ -6,16 +6,20 @@
 //! - `metrics`: every metric with its name, unit and meaning
 //! - `summary`: the JSON line at the end of a run, and its histograms as a file
 //! - `admin`: the address with health and metrics
+//! - `hot`: the answer that says who is hot
+//! - `status`: the status line
 //! - `gate`: who may change something over it
 //! - `log`: the form of log lines
 
 pub mod admin;
 pub mod changes;
 pub mod gate;
+pub mod hot;
 pub mod log;
 pub mod metrics;
 pub mod process;
 pub mod recorder;
+pub mod status;
 pub mod summary;
 
 pub use recorder::Registry;

@@ -3,6 +3,7 @@
 
 use super::changes::WorkerChanges;
 use crate::dead::Reason;
+use crate::hot;
 use crate::ids::{Partition, ShardIndex};
 use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
@@ -128,6 +129,8 @@ pub struct WorkerRecorder {
     pub finished_at_us: Gauge,
     /// A [`ConnectionState`].
     state: Gauge,
+    /// Where it leaves its counts of hot rows and apps, about once a second.
+    pub hot: hot::Shelf,
     /// Distributions; locked once a batch.
     pub histograms: Mutex<Histograms>,
 }
@@ -192,6 +195,7 @@ impl WorkerRecorder {
             rate_wait_ns: Counter::default(),
             finished_at_us: Gauge::default(),
             state: Gauge::default(),
+            hot: hot::Shelf::default(),
             histograms: Mutex::default(),
         }
     }
@@ -374,6 +378,8 @@ pub struct Registry {
     pub shard_of_partition: Vec<ShardIndex>,
     /// Messages that became dead letters, by reason; counted when the dead letter is in Kafka.
     pub dead_letters: [SharedCounter; Reason::COUNT],
+    /// The newest picture of hot rows and apps.
+    pub hot: hot::Board,
     /// Whether every configured part is up and partitions are served: `/readyz`.
     pub ready: AtomicBool,
 }
@@ -406,6 +412,7 @@ impl Registry {
             shard_names,
             shard_of_partition,
             dead_letters: Default::default(),
+            hot: hot::Board::default(),
             ready: AtomicBool::new(false),
         }
     }

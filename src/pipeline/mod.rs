@@ -4,6 +4,7 @@
 //! - [`group`]: one core group: a Kafka client, its poller, its workers
 //! - [`crew`]: the group's workers, also while their number changes
 //! - [`control`]: what is changed while it runs, and by whom: the admin address ([`workers_api`]), SIGHUP ([`reload`])
+//! - [`hot`]: who is hot, watched from beside
 //! - [`progress`]: whether the group has caught up
 //! - [`end`]: how the drain deadline is spent
 //!
@@ -16,6 +17,7 @@ pub mod control;
 pub mod crew;
 pub mod end;
 pub mod group;
+pub mod hot;
 pub mod progress;
 pub mod reload;
 pub mod workers_api;
@@ -76,6 +78,7 @@ pub fn run(
         .transpose()?;
     let (giving_up, abandon) = crossbeam_channel::bounded(0);
     let stop = Arc::new(AtomicBool::new(false));
+    let watcher = hot::Watcher::start(&config.hot, registry)?;
     let (groups, running) = start_groups(
         config,
         options,
@@ -87,6 +90,7 @@ pub fn run(
     control.begin(running);
     let failure = watch(&groups, registry, target, signal, &stop);
     control.end();
+    let watcher = watcher.stop();
     registry.ready.store(false, Ordering::Relaxed);
     stop.store(true, Ordering::Release);
     let now = crate::clock::now();
@@ -101,6 +105,7 @@ pub fn run(
             "dead letters were not delivered in time; their messages are read again"
         );
     }
+    watcher.wait(give_up_by);
     match failures.is_empty() {
         true => Ok(Summary::of(registry)),
         false => Err(RunError(failures.join("; "))),
@@ -244,11 +249,13 @@ pub fn registry(config: &Config) -> Arc<Registry> {
         .iter()
         .map(|shard| shard.name.clone())
         .collect();
-    Arc::new(Registry::new(
+    let mut registry = Registry::new(
         config.consumer.core_groups.len().max(1),
         shards.collect(),
         names,
-    ))
+    );
+    registry.hot = hot::board(config);
+    Arc::new(registry)
 }
 
 fn write_rates(config: &Config) -> WriteRates {

@@ -6,6 +6,7 @@
 //! - [`connect`]: addresses to connections, TLS
 //! - [`pool`]: a shard's connections
 //! - [`shard`]: one worker's connection and what can be asked of it
+//! - [`identity`]: who hot rows are
 //! - `links`: the transaction that links rows to parents
 //! - [`standing`]: how new rows are, for those who only look
 //! - [`sqlstate`]: what each error of Postgres asks for
@@ -13,6 +14,7 @@
 //! - [`schema`]: the tables, and the memory of where their offsets come from
 
 pub mod connect;
+pub mod identity;
 mod links;
 pub mod params;
 pub mod pool;

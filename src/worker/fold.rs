@@ -203,6 +203,14 @@ impl<'a> Folds<'a> {
         self.chain_from(fold.first, fold.last)
     }
 
+    /// Each fold's row with its count of messages. In the baseline a row may come again.
+    pub fn rows(&self) -> impl Iterator<Item = (RowKey, usize)> + '_ {
+        self.folds.iter().map(|fold| match fold.is_single() {
+            true => (fold.key, 1),
+            false => (fold.key, self.chain(fold).count()),
+        })
+    }
+
     /// What is encoded: the chain, but for the deliberately broken build.
     pub fn encoded(&self, fold: &Fold) -> impl Iterator<Item = &Message<'a>> + '_ {
         let first = if fault::mutant("fold-not-cut") {

@@ -33,6 +33,7 @@ pub mod settle;
 pub mod tunables;
 
 use crate::dispatch::{Batch, Origin};
+use crate::hot;
 use crate::ids::{Position, RowKey};
 use crate::kafka::dead_letters::DeadLetterSender;
 use crate::lanes::{LaneReceiver, Post};
@@ -46,7 +47,7 @@ use fold::{Dead, Folds, Outcome};
 use parked::Parking;
 use settle::{Settler, complete_all};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an idle worker sleeps at most: parked rows are looked at this often.
 const IDLE: Duration = Duration::from_millis(200);
@@ -90,6 +91,7 @@ pub struct Worker<S = ShardConnection> {
     applier: Applier<S>,
     parking: Parking,
     dead_letters: DeadLetterSender,
+    hot: hot::Counting,
     recorder: Arc<WorkerRecorder>,
 }
 
@@ -110,6 +112,7 @@ impl<S: ShardSession> Worker<S> {
             applier,
             parking: Parking::default(),
             dead_letters,
+            hot: hot::Counting::new(crate::clock::now()),
             recorder,
         }
     }
@@ -142,6 +145,7 @@ impl<S: ShardSession> Worker<S> {
         }
         let mut turn = Vec::new();
         let ended = self.take(&mut turn);
+        self.hot.hand_over(&self.recorder.hot, crate::clock::now());
         if !turn.is_empty() {
             self.turn(turn);
         }
@@ -248,6 +252,8 @@ impl<S: ShardSession> Worker<S> {
             .lock()
             .batch_rows
             .saturating_record(rows.max(1));
+        self.hot.sample(folds.messages.len(), folds.rows());
+        let begun = (crate::clock::now(), self.applier.patience.paused());
         if self.settings.sink == SinkKind::Null {
             self.applier.encode_only(&mut folds);
         } else if self.settings.baseline {
@@ -263,7 +269,20 @@ impl<S: ShardSession> Worker<S> {
         } else {
             self.applier.apply(&mut folds, &origins);
         }
+        self.count_hot(begun);
         (folds.outcomes, keys)
+    }
+
+    /// Counts the batch's rows and apps, with the time of writing it; waits for the write rate and after errors are not the
+    /// database's.
+    fn count_hot(&mut self, (begun, paused_before): (Instant, Duration)) {
+        let now = crate::clock::now();
+        let paused = self.applier.patience.paused() - paused_before;
+        let database_time = match self.settings.sink {
+            SinkKind::Postgres => now.saturating_duration_since(begun).saturating_sub(paused),
+            SinkKind::Null | SinkKind::Discard => Duration::ZERO,
+        };
+        self.hot.count(database_time, now);
     }
 
     /// Decodes and folds. What can't be decoded, is dead, or waits behind a parked update has its outcome already.

@@ -27,6 +27,7 @@ pub struct Patience {
     recorder: Arc<WorkerRecorder>,
     backoff: Duration,
     exhausted: bool,
+    paused: Duration,
     logged_at: Option<Instant>,
     suppressed: u64,
 }
@@ -40,6 +41,7 @@ impl Patience {
             recorder: recorder.clone(),
             backoff: BACKOFF_FIRST,
             exhausted: false,
+            paused: Duration::ZERO,
             logged_at: None,
             suppressed: 0,
         }
@@ -119,6 +121,11 @@ impl Patience {
         u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// How long all waits together took.
+    pub fn paused(&self) -> Duration {
+        self.paused
+    }
+
     /// Says that the worker is alive, and will be silent for so long on purpose.
     pub fn alive(&self, silent_for: Duration) {
         let silent_for = i64::try_from(silent_for.as_millis()).unwrap_or(i64::MAX);
@@ -129,10 +136,12 @@ impl Patience {
 
     fn pause(&mut self, duration: Duration) {
         self.alive(duration);
+        let begun = crate::clock::now();
         match crate::clock::receive_within(&self.abandon, duration) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => self.exhausted = true,
         }
+        self.paused += crate::clock::now().saturating_duration_since(begun);
     }
 
     fn log(&mut self, error: &SinkError) {
@@ -163,5 +172,37 @@ fn because(error: &SinkError) -> String {
     match &error.sqlstate {
         Some(sqlstate) => format!("{error} (SQLSTATE {sqlstate})"),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::rate::WriteRates;
+
+    #[test]
+    fn waits_are_summed_up_whatever_they_were_for() {
+        let registry = Registry::new(1, vec![ShardIndex(0)], vec!["a".to_owned()]);
+        let (_going_on, abandon) = crossbeam_channel::bounded(0);
+        let shared = Shared {
+            rates: Arc::new(WriteRates(vec![None])),
+            tunables: Arc::default(),
+            registry: Arc::new(registry),
+            abandon,
+        };
+        let recorder = Arc::new(WorkerRecorder::new(0, ShardIndex(0), 0));
+        let mut patience = Patience::new(&shared, &recorder);
+        let begun = crate::clock::now();
+        patience.hold_back(Duration::from_millis(20));
+        patience.rest(Duration::from_millis(10));
+        patience.wait(&SinkError {
+            verdict: Verdict::Again,
+            sqlstate: None,
+            message: "somebody else was there".to_owned(),
+            sql: String::new(),
+        });
+        let least = Duration::from_millis(30) + BACKOFF_FIRST / 2;
+        assert!(patience.paused() >= least, "{:?}", patience.paused());
+        assert!(patience.paused() <= begun.elapsed());
     }
 }

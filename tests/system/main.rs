@@ -21,6 +21,7 @@
 //! - [`secure`]: TLS and passwords, right and wrong, and where passwords must not show
 //! - [`workers`]: their number changes under load; SIGHUP
 //! - [`gaps`]: offsets that no update has
+//! - [`hot`]: hot rows and apps are seen
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 
 #![expect(
@@ -35,6 +36,7 @@ mod child;
 mod demo;
 mod faults;
 mod gaps;
+mod hot;
 mod interleavings;
 mod letters;
 mod links;

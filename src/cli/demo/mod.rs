@@ -14,6 +14,8 @@ use crate::config::{Sources, load};
 use crate::demo::Demo;
 use crate::load::{Traffic, TrafficOptions, broken};
 use crate::observe::admin::consumer_routes;
+use crate::observe::gate::Gate;
+use crate::observe::hot::with_hot;
 use crate::observe::{log, summary::Summary};
 use crate::pipeline;
 use crate::sync::{Ordering, SignalFlag};
@@ -85,7 +87,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     services.make_room(&config)?;
     init::make(&config, |_| Ok(()))?;
     let registry = pipeline::registry(&config);
-    let admin = start_admin(&config, consumer_routes(&registry))?;
+    let gate = Gate::new(config.admin.token.clone());
+    let routes = with_hot(consumer_routes(&registry), &registry, gate);
+    let admin = start_admin(&config, routes)?;
     print_note(&format!(
         "admin address: http://{}/metrics",
         admin.address()

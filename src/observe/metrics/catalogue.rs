@@ -58,6 +58,15 @@ pub(super) const PARKED: Named = (
     "Updates of rows that someone else holds locked, waiting for them.",
 );
 
+pub(super) const HOT_ROW_SHARE: Named = (
+    "millpond_hot_row_share",
+    "What the row with the most messages has of the shard's, lately; which one it is, /api/hot says.",
+);
+pub(super) const HOT_APP_SHARE: Named = (
+    "millpond_hot_app_share",
+    "The same for the app with the most messages.",
+);
+
 // shard, state; gauge.
 pub(super) const CONNECTIONS: Named = (
     "millpond_connections",

@@ -4,6 +4,7 @@ use super::catalogue::{self as names, Named};
 use super::page::Page;
 use crate::clock;
 use crate::dead::Reason;
+use crate::hot::By;
 use crate::ids::ShardIndex;
 use crate::observe::recorder::{
     ConnectionState, Histograms, PartitionRecorder, PollerRecorder, Registry, WorkerRecorder,
@@ -189,6 +190,7 @@ impl Consumer {
             (label, i64::from(!down))
         });
         page.gauges(names::SHARD_UP, up)?;
+        self.hot(page)?;
         let connections = shards().flat_map(|(label, shard)| {
             STATES.map(|(name, state)| {
                 let count = of(shard)
@@ -197,6 +199,28 @@ impl Consumer {
             })
         });
         page.gauges(names::CONNECTIONS, connections)
+    }
+
+    /// Only shares: which row or app it is, no label may say.
+    fn hot(&self, page: &mut Page<'_>) -> fmt::Result {
+        let picture = self.0.hot.picture();
+        let shards = || self.0.shard_names.iter().zip(&picture.shards);
+        let rows = shards().map(|(name, shard)| {
+            let hottest = shard.hottest_row().map(|row| row.by(By::Messages));
+            (
+                [("shard", name.as_str())],
+                hottest.unwrap_or_default().share,
+            )
+        });
+        page.gauges(names::HOT_ROW_SHARE, rows)?;
+        let apps = shards().map(|(name, shard)| {
+            let hottest = shard.hottest_app().map(|app| app.by(By::Messages));
+            (
+                [("shard", name.as_str())],
+                hottest.unwrap_or_default().share,
+            )
+        });
+        page.gauges(names::HOT_APP_SHARE, apps)
     }
 
     fn name(&self, shard: ShardIndex) -> &str {

@@ -5,7 +5,8 @@
 use super::{Consumer, Metrics};
 use crate::clock;
 use crate::dead::Reason;
-use crate::ids::ShardIndex;
+use crate::hot::{Counting, Picture, Shelf};
+use crate::ids::{AppId, RowKey, ShardIndex, SubscriptionId};
 use crate::observe::recorder::{ConnectionState, Registry, WorkerRecorder};
 use crate::sync::Ordering;
 use std::sync::Arc;
@@ -157,4 +158,28 @@ fn a_scrape_of_720_partitions_takes_milliseconds() {
     });
     let fastest = fastest.min().unwrap();
     assert!(fastest < Duration::from_millis(10), "{fastest:?}");
+}
+
+#[test]
+fn hot_shares_are_shown_by_shard_without_saying_whose_they_are() {
+    let registry = registry();
+    let begin = clock::now();
+    let later = begin + Duration::from_secs(1);
+    let mut counting = Counting::new(begin);
+    let row = |app, number| RowKey {
+        app: AppId([app; 16]),
+        subscription: SubscriptionId([number; 16]),
+    };
+    let rows = [(row(0xee, 1), 30), (row(0xee, 2), 20), (row(0xdd, 3), 10)];
+    counting.sample(60, rows.into_iter());
+    counting.count(Duration::ZERO, later);
+    let shelf = Shelf::default();
+    counting.hand_over(&shelf, later);
+    let shelves = [(ShardIndex(1), &shelf)].into_iter();
+    registry.hot.show(Picture::of(2, shelves, later));
+    let page = render(&registry);
+    assert_shows(&page, "millpond_hot_row_share{shard=\"a\"} 0.0");
+    assert_shows(&page, "millpond_hot_row_share{shard=\"b\"} 0.5");
+    assert!(page.contains("millpond_hot_app_share{shard=\"b\"} 0.833"));
+    assert!(!page.contains("eeee"));
 }
