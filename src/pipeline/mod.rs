@@ -20,7 +20,7 @@ use crate::observe::recorder::{ConnectionState, Registry, WorkerRecorder};
 use crate::observe::summary::Summary;
 use crate::poller::assignment::Budget;
 use crate::poller::{Ended, PollerShared};
-use crate::sink::rate::{WriteRate, WriteRates};
+use crate::sink::rate::WriteRates;
 use crate::sync::{AtomicBool, Ordering, SignalFlag};
 use crate::worker::SinkKind;
 use crate::worker::apply::Shared;
@@ -232,16 +232,8 @@ pub fn registry(config: &Config) -> Arc<Registry> {
 }
 
 fn write_rates(config: &Config) -> WriteRates {
-    let per_shard = config.partitioner.partitions_per_shard();
-    let rate =
-        |max: Option<u32>| max.map(|rows_per_second| WriteRate::new(rows_per_second, per_shard));
-    WriteRates(
-        config
-            .shards
-            .iter()
-            .map(|shard| rate(shard.write_rate_max))
-            .collect(),
-    )
+    let bounds = config.shards.iter().map(|shard| shard.write_rate_max);
+    WriteRates::new(bounds, config.partitioner.partitions_per_shard())
 }
 
 /// Sinks that apply nothing read under a group of their own, which commits nothing.

@@ -14,7 +14,7 @@ use crate::dispatch::Origin;
 use crate::fault;
 use crate::ids::{Partition, RowKey, ShardIndex};
 use crate::observe::recorder::{ConnectionState, WorkerRecorder};
-use crate::sink::rate::WriteRates;
+use crate::sink::rate::{WriteRates, Writer};
 use crate::sink::shape::Shape;
 use crate::sink::shard::{ShardConnection, ShardSession, SinkError};
 use crate::sink::sqlstate::Verdict;
@@ -35,6 +35,7 @@ pub struct Applier<S = ShardConnection> {
     /// Whether the last batches mostly made rows: then rows are made first and updated after.
     makes_rows: bool,
     rates: Arc<WriteRates>,
+    writer: Writer,
     pub(super) recorder: Arc<WorkerRecorder>,
     pub(super) patience: Patience,
     pub(super) refusals: Refusals,
@@ -70,6 +71,7 @@ impl<S: ShardSession> Applier<S> {
             on_missing_row,
             makes_rows: false,
             rates: shared.rates.clone(),
+            writer: Writer::new(&shared.rates, recorder.shard),
             patience: Patience::new(shared, &recorder),
             refusals: Refusals::default(),
             recorder,
@@ -105,8 +107,10 @@ impl<S: ShardSession> Applier<S> {
     pub fn apply(&mut self, folds: &mut Folds<'_>, origins: Origins<'_>) -> Vec<RowKey> {
         let mut parts = vec![folds.folds.clone()];
         let mut parked = Vec::new();
-        while let Some(part) = parts.pop() {
+        while let Some(mut part) = parts.pop() {
             self.patience.alive(Duration::ZERO);
+            let rest = part.split_off(part.len().min(self.writer.rows_max()));
+            parts.extend((!rest.is_empty()).then_some(rest));
             let part = drop_dead_epochs(folds, part, origins);
             let part = keep_behind_parked(folds, part, &parked);
             if part.is_empty() {
@@ -179,6 +183,11 @@ impl<S: ShardSession> Applier<S> {
             if let Some(rate) = self.rates.of(self.shard) {
                 let waited = self.patience.hold_back(rate.take(open.len()));
                 self.recorder.rate_wait_ns.add(waited);
+                self.recorder.rate_waits.add(u64::from(waited > 0));
+                if self.patience.is_exhausted() {
+                    // Giving up is no reason to write faster.
+                    return Ok(());
+                }
             }
             let rows = batch.rows as u64;
             let mut written = 0;
