@@ -185,7 +185,7 @@ fn write_once(
 fn write_all(config: &Config, lanes: &[Lane]) -> anyhow::Result<String> {
     let (_never_gives_up, abandon) = crossbeam_channel::bounded(0);
     let shared = Shared {
-        rates: Arc::new(WriteRates(config.shards.iter().map(|_| None).collect())),
+        rates: Arc::new(WriteRates::new(config.shards.iter().map(|_| None), 1)),
         registry: pipeline::registry(config),
         abandon,
     };

@@ -10,6 +10,7 @@
 //! - [`members`]: processes of a group come and go
 //! - [`storm`]: they do so all the time
 //! - [`interleavings`]: other writers, refusals and crashes in every order
+//! - [`write_rate`]: the bound on a shard's writes, by Postgres' own counters
 //! - [`bad_input`]: each reason of a dead letter
 //! - [`letters`]: dead letters are listed, sent again and dropped
 //! - [`losses`]: records are gone before they were read
@@ -46,3 +47,4 @@ mod services;
 mod spine;
 mod storm;
 mod trouble;
+mod write_rate;
