@@ -15,7 +15,7 @@
 //!   writer sends one statement at a time.
 //!
 //! What is written in a time T was sent in it, rate · (T + AHEAD) rows at most, or was in flight at its beginning, rate ·
-//! IN_FLIGHT rows at most.
+//! IN_FLIGHT rows at most. Replays, which Postgres does not write, are given back.
 //!
 //! **Partitions that move.** A process stops counting a partition when it is told to give it up, before it finishes what is in
 //! flight, and counts it from the moment in which it begins to read it. In between nobody counts it. Its former owner may have
@@ -49,6 +49,15 @@ pub struct WriteRate {
     is_bound: AtomicBool,
     /// Locked once a statement, and only where there is a bound.
     share: Mutex<Share>,
+}
+
+/// Rows that one statement may write.
+#[derive(Debug)]
+pub struct Taken {
+    /// How long it is to wait before it is sent.
+    pub wait: Duration,
+    /// What the rows were paid with.
+    parts_per_second: u64,
 }
 
 #[derive(Debug)]
@@ -100,11 +109,16 @@ impl WriteRate {
         share.assigned = share.assigned.saturating_sub(1);
     }
 
-    /// Takes the right to write that many rows, and returns how long to wait before they are sent.
-    pub fn take(&self, rows: usize) -> Duration {
-        self.share
-            .lock()
-            .take(rows, self.partitions_of_shard, self.now())
+    /// Takes the right to write that many rows; they are to be sent after [`Taken::wait`].
+    pub fn take(&self, rows: usize) -> Taken {
+        let mut share = self.share.lock();
+        share.take(rows, self.partitions_of_shard, self.now())
+    }
+
+    /// Rows that were taken turned out to be replays, so Postgres wrote nothing.
+    pub fn give_back(&self, rows: u64, taken: &Taken) {
+        let mut share = self.share.lock();
+        share.give_back(rows, taken, self.partitions_of_shard);
     }
 
     /// The most rows that one statement may have now.
@@ -121,18 +135,33 @@ impl Share {
         self.paid_off = now + all / self.assigned;
     }
 
-    fn take(&mut self, rows: usize, partitions_of_shard: u32, now: Duration) -> Duration {
-        if self.rows_per_second == 0 {
-            return Duration::ZERO;
+    /// The rate of this process, times the partitions of the shard. With no partition left, what is still written are remains of
+    /// the last ones.
+    fn parts_per_second(&self) -> u64 {
+        u64::from(self.rows_per_second) * u64::from(self.assigned.max(1))
+    }
+
+    fn take(&mut self, rows: usize, partitions_of_shard: u32, now: Duration) -> Taken {
+        let parts_per_second = self.parts_per_second();
+        let mut wait = Duration::ZERO;
+        if parts_per_second > 0 {
+            let cost = cost(rows as u64, partitions_of_shard, parts_per_second);
+            self.paid_off = self.paid_off.max(now) + cost;
+            wait = self.paid_off.saturating_sub(now + AHEAD);
         }
-        // With no partition left, what is still written are remains of the last ones.
-        let parts = u64::from(self.rows_per_second) * u64::from(self.assigned.max(1));
-        let cost_ns = (rows as u64)
-            .saturating_mul(1_000_000_000)
-            .saturating_mul(u64::from(partitions_of_shard))
-            .div_ceil(parts);
-        self.paid_off = self.paid_off.max(now) + Duration::from_nanos(cost_ns);
-        self.paid_off.saturating_sub(now + AHEAD)
+        Taken {
+            wait,
+            parts_per_second,
+        }
+    }
+
+    fn give_back(&mut self, rows: u64, taken: &Taken, partitions_of_shard: u32) {
+        // At the higher rate of the two, so that no more is given back than was taken.
+        let parts_per_second = self.parts_per_second().max(taken.parts_per_second);
+        if parts_per_second > 0 {
+            let cost = cost(rows, partitions_of_shard, parts_per_second);
+            self.paid_off = self.paid_off.saturating_sub(cost);
+        }
     }
 
     fn rows_max(&self, partitions_of_shard: u32) -> usize {
@@ -144,6 +173,11 @@ impl Share {
         let rows = of_all / u128::from(self.writers.max(1));
         usize::try_from(rows.max(1)).unwrap_or(usize::MAX)
     }
+}
+
+fn cost(rows: u64, partitions_of_shard: u32, parts_per_second: u64) -> Duration {
+    let parts = rows.saturating_mul(u64::from(partitions_of_shard));
+    Duration::from_nanos(parts.saturating_mul(1_000_000_000) / parts_per_second)
 }
 
 /// What this process may write to each shard.

@@ -87,7 +87,7 @@ impl Group {
                     continue;
                 }
                 let rows = share.rows_max(PARTITIONS);
-                let sent = now + share.take(rows, PARTITIONS, now);
+                let sent = now + share.take(rows, PARTITIONS, now).wait;
                 let written = self.written_at(sent);
                 self.processes[process].statements[writer] = Some(Statement { rows, written });
             }
@@ -205,12 +205,12 @@ fn a_process_takes_the_part_of_its_partitions() {
     let share = &mut rates.share_of(bound).share.lock();
     let (mut now, mut rows) = (SECOND, 0);
     while now < 11 * SECOND {
-        now += share.take(10, PARTITIONS, now);
+        now += share.take(10, PARTITIONS, now).wait;
         rows += 10;
     }
     assert!((2_500..=2_500 + 25).contains(&rows), "{rows} rows in 10 s");
     assert!(rates.of(free).is_none());
-    assert_eq!(rates.share_of(free).take(1_000_000), Duration::ZERO);
+    assert_eq!(rates.share_of(free).take(1_000_000).wait, Duration::ZERO);
 }
 
 #[test]
@@ -229,4 +229,28 @@ fn statements_shrink_with_the_part_and_with_each_writer_but_have_a_row() {
     assert_eq!(first.rows_max(), usize::MAX);
     rates.share_of(shard).set_bound(Some(200));
     assert_eq!(first.rows_max(), 5);
+}
+
+#[test]
+fn what_was_not_written_is_given_back_and_never_more_than_was_taken() {
+    for (before, after) in [(12, 12), (12, 6), (6, 12)] {
+        let mut share = Share {
+            rows_per_second: 1_000,
+            assigned: before,
+            writers: 1,
+            paid_off: Duration::ZERO,
+        };
+        let taken = share.take(100, PARTITIONS, SECOND);
+        let was_ahead = share.paid_off - SECOND;
+        while share.assigned < after {
+            share.partition_comes(SECOND);
+        }
+        share.assigned = after;
+        share.give_back(100, &taken, PARTITIONS);
+        let is_ahead = share.paid_off.saturating_sub(SECOND);
+        assert!(share.paid_off >= SECOND, "{before} to {after}");
+        if before == after {
+            assert!(is_ahead < Duration::from_micros(1) && was_ahead > AHEAD);
+        }
+    }
 }

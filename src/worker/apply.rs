@@ -180,8 +180,10 @@ impl<S: ShardSession> Applier<S> {
                     continue;
                 }
             };
-            if let Some(rate) = self.rates.of(self.shard) {
-                let waited = self.patience.hold_back(rate.take(open.len()));
+            let rate = self.rates.of(self.shard);
+            let taken = rate.map(|rate| rate.take(open.len()));
+            if let Some(taken) = &taken {
+                let waited = self.patience.hold_back(taken.wait);
                 self.recorder.rate_wait_ns.add(waited);
                 self.recorder.rate_waits.add(u64::from(waited > 0));
                 if self.patience.is_exhausted() {
@@ -215,6 +217,9 @@ impl<S: ShardSession> Applier<S> {
                 open.iter()
                     .for_each(|fold| folds.note(fold, || Outcome::Applied));
                 return Ok(());
+            }
+            if let (Some(rate), Some(taken)) = (rate, &taken) {
+                rate.give_back(rows - written, taken);
             }
             open = self.ask(folds, &open, written)?;
             if open.is_empty() {

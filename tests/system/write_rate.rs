@@ -6,7 +6,8 @@ use crate::child::Process;
 use crate::pond::{Pond, Shape, free_port};
 use crate::reading::Reading;
 use postgres::Client;
-use std::time::{Duration, Instant};
+use std::ops::Range;
+use std::time::Duration;
 
 const WORKERS: u64 = 2;
 /// At once, each with so many workers.
@@ -82,6 +83,36 @@ fn wait_until_shared(pond: &Pond, ports: &[u16], partitions: u32) {
     pond.wait_for("each has its part", SOON, |_| ports.iter().all(has_part));
 }
 
+/// A while in which nobody comes or goes, by Postgres' clock.
+fn stay(client: &mut Client) -> Range<i64> {
+    let begin = now_us(client);
+    std::thread::sleep(STEADY);
+    begin..now_us(client)
+}
+
+/// Two processes, then three, then two; the times between, and how often the first one waited.
+fn come_and_go(pond: &Pond, client: &mut Client, partitions: u32) -> ([Range<i64>; 3], f64) {
+    let (first, first_port) = member(pond);
+    let (second, second_port) = member(pond);
+    let both = [first_port, second_port];
+    wait_until_shared(pond, &both, partitions);
+    let two = stay(client);
+    let (third, third_port) = member(pond);
+    wait_until_shared(pond, &[first_port, second_port, third_port], partitions);
+    let three = stay(client);
+    let ended = third.terminate(SOON);
+    assert!(ended.status.success(), "{}", ended.stderr);
+    wait_until_shared(pond, &both, partitions);
+    let two_again = stay(client);
+    let waits = Reading::take(first_port)
+        .unwrap()
+        .sum("millpond_write_rate_waits_total");
+    for process in [first, second] {
+        assert!(process.terminate(SOON).status.success());
+    }
+    ([two, three, two_again], waits.unwrap())
+}
+
 #[test]
 fn in_no_second_more_than_the_bound_is_written_and_not_much_less() {
     let shape = Shape {
@@ -96,70 +127,29 @@ fn in_no_second_more_than_the_bound_is_written_and_not_much_less() {
     let bound = bound();
     // What the bound's documentation says: a tenth of its rows, and two rows for each connection.
     let burst = bound / 10 + 2 * MEMBERS_MAX * WORKERS;
-    pond.reconfigure(
-        "workers = 2",
-        &format!("workers = 2\nwrite_rate_max = {bound}"),
-    );
+    let bounded = format!("workers = 2\nwrite_rate_max = {bound}");
+    pond.reconfigure("workers = 2", &bounded);
     let mut client = pond.shard(0);
     client.batch_execute(NOTE_WRITES).unwrap();
     // More than can be written in all of the test, and hardly a row twice, so that nothing is folded.
     let messages = (bound * 60).to_string();
     pond.load(&["--messages", &messages, "--rows", "2000000"]);
-
-    let (first, first_port) = member(&pond);
-    let (second, second_port) = member(&pond);
-    let both = [first_port, second_port];
-    wait_until_shared(&pond, &both, shape.partitions);
-    let mut steady = vec![];
-    let mut stay = |client: &mut Client| {
-        let (begin, until) = (now_us(client), Instant::now() + STEADY);
-        std::thread::sleep(until.saturating_duration_since(Instant::now()));
-        steady.push(begin..now_us(client));
-    };
-    stay(&mut client);
-    let (third, third_port) = member(&pond);
-    wait_until_shared(
-        &pond,
-        &[first_port, second_port, third_port],
-        shape.partitions,
-    );
-    stay(&mut client);
-    let ended = third.terminate(SOON);
-    assert!(ended.status.success(), "{}", ended.stderr);
-    wait_until_shared(&pond, &both, shape.partitions);
-    stay(&mut client);
-    let waits = Reading::take(first_port)
-        .unwrap()
-        .sum("millpond_write_rate_waits_total");
-    for process in [first, second] {
-        assert!(process.terminate(SOON).status.success());
-    }
+    let (steady, waits) = come_and_go(&pond, &mut client, shape.partitions);
 
     let writes = writes(&mut client);
     let noted: u64 = writes.iter().map(|(_, rows)| rows).sum();
     let most = most_in_a_second(&writes);
-    let rates: Vec<f64> = steady
-        .iter()
-        .map(|time| {
-            let within: Vec<_> = writes
-                .iter()
-                .filter(|(at, _)| time.contains(at))
-                .copied()
-                .collect();
-            rate(&within)
-        })
-        .collect();
+    let rates = steady.map(|time| {
+        let within = writes.iter().filter(|(at, _)| time.contains(at));
+        rate(&within.copied().collect::<Vec<_>>())
+    });
     println!(
-        "{noted} rows; the most in a second {most} of {bound} + {burst}; steady rates {rates:.0?}; waits {waits:?}"
+        "{noted} rows; the most in a second {most} of {bound} + {burst}; steady {rates:.0?} a second; {waits} waits"
     );
     assert!(most <= bound + burst, "{most} rows in a second");
-    for rate in &rates {
-        assert!(
-            *rate >= 0.9 * bound as f64,
-            "the bound is not reached: {rates:.0?}"
-        );
-    }
-    assert!(waits > Some(0.0));
+    let reached = rates.iter().all(|rate| *rate >= 0.9 * bound as f64);
+    assert!(reached, "the bound is not reached: {rates:.0?}");
+    assert!(waits > 0.0);
     // The sessions have ended, so all of them have told the statistics what they wrote.
     pond.wait_for("Postgres' own counters say the same", SOON, |_| {
         let sql =
