@@ -59,7 +59,7 @@ struct Args {
     seed: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, ValueEnum)]
 enum Scenario {
     /// Every row alike
     Uniform,
@@ -67,6 +67,14 @@ enum Scenario {
     Hot,
     /// One message for each row, whatever --messages says: lays the rows in
     Once,
+    /// The same for the rows of load's scenario clothesly
+    OnceClothesly,
+}
+
+impl Scenario {
+    fn lays_rows_in(self) -> bool {
+        matches!(self, Self::Once | Self::OnceClothesly)
+    }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -110,8 +118,12 @@ fn lanes(args: &Args, config: &Config) -> Vec<Lane> {
         .collect();
     let mut ends = vec![0; usize::try_from(traffic.partitions()).expect("few partitions")];
     let mut message = load::Message::default();
-    for number in 0..traffic.options().messages {
-        let subscription = if args.scenario == Scenario::Once {
+    let count = match args.scenario.lays_rows_in() {
+        true => u64::from(traffic.rows()),
+        false => args.messages,
+    };
+    for number in 0..count {
+        let subscription = if args.scenario.lays_rows_in() {
             write_once(&traffic, config, number, &mut message)
         } else {
             traffic.write(number, &mut message);
@@ -141,13 +153,12 @@ fn options(args: &Args) -> TrafficOptions {
         scenario: match args.scenario {
             Scenario::Hot => load::Scenario::Hot,
             Scenario::Uniform | Scenario::Once => load::Scenario::Uniform,
+            Scenario::OnceClothesly => load::Scenario::Clothesly,
         },
-        messages: match args.scenario {
-            Scenario::Once => u64::from(args.rows),
-            Scenario::Uniform | Scenario::Hot => args.messages,
-        },
+        messages: args.messages,
         apps: args.apps,
         rows: args.rows,
+        linked: None,
         counts_share: COUNTS_SHARE,
         broken: 0,
         broken_reasons: vec![],

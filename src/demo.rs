@@ -109,7 +109,7 @@ impl Demo {
             let stop = Arc::clone(&stop_consuming);
             let options = RunOptions {
                 sink: SinkKind::Postgres,
-                baseline: false,
+                baseline: None,
                 until_caught_up: false,
             };
             move || pipeline::run(&config, options, &registry, &stop)

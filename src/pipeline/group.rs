@@ -2,7 +2,7 @@
 //! mask of cores, so that librdkafka's threads, the look-up and the workers inherit it; then the poller pins itself.
 
 use super::end::{EndTimes, remaining};
-use super::{RunError, RunOptions};
+use super::{BaselineLimit, RunError, RunOptions};
 use crate::config::Config;
 use crate::config::checked::PartitionBy;
 use crate::cores;
@@ -218,7 +218,7 @@ fn start_workers(
         (config.kafka.partition_by == PartitionBy::App).then(|| start.config.partitioner.clone());
     let settings = WorkerSettings {
         sink: start.options.sink,
-        baseline: start.options.baseline,
+        baseline: start.options.baseline.is_some(),
         batch_rows_max: config.consumer.batch_rows_max,
         batch_linger: config.consumer.batch_linger,
         incarnation: config.kafka.incarnation,
@@ -274,8 +274,7 @@ fn poller_settings(config: &Config, options: RunOptions) -> PollerSettings {
     let end = EndTimes::of(consumer.drain_deadline);
     PollerSettings {
         in_memory_max_per_partition: slots(config),
-        in_memory_max_per_process: options
-            .baseline
+        in_memory_max_per_process: (options.baseline == Some(BaselineLimit::Process))
             .then(|| u64::from(consumer.in_memory_max_per_partition)),
         message_max_bytes: consumer.message_max_bytes,
         commit_interval: (options.sink == crate::worker::SinkKind::Postgres)

@@ -39,10 +39,19 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 pub struct RunOptions {
     /// Where batches end.
     pub sink: SinkKind,
-    /// The incident's consumer, for comparison.
-    pub baseline: bool,
+    /// The incident's consumer, for comparison: one statement a message, no fold. `None`: the real one.
+    pub baseline: Option<BaselineLimit>,
     /// End once what was in the topic at the start is applied.
     pub until_caught_up: bool,
+}
+
+/// What the incident's consumer limits in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BaselineLimit {
+    /// All messages of the process together: the incident's. One partition stalls all.
+    Process,
+    /// Each partition's: the first remedy alone.
+    Partition,
 }
 
 /// Why a run failed, with what to do.

@@ -10,6 +10,7 @@
 //! - [`members`]: processes of a group come and go
 //! - [`storm`]: they do so all the time
 //! - [`interleavings`]: other writers, refusals and crashes in every order
+//! - [`incident`]: one row gets nearly half of all messages
 //! - [`write_rate`]: the bound on a shard's writes, by Postgres' own counters
 //! - [`bad_input`]: each reason of a dead letter
 //! - [`letters`]: dead letters are listed, sent again and dropped
@@ -34,6 +35,7 @@ mod child;
 mod demo;
 mod faults;
 mod gaps;
+mod incident;
 mod interleavings;
 mod letters;
 mod losses;
