@@ -60,7 +60,7 @@ struct Args {
     seed: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, ValueEnum)]
 enum Scenario {
     /// Every row alike
     Uniform,
@@ -68,6 +68,14 @@ enum Scenario {
     Hot,
     /// One message for each row, whatever --messages says: lays the rows in
     Once,
+    /// The same for the rows of load's scenario clothesly
+    OnceClothesly,
+}
+
+impl Scenario {
+    fn lays_rows_in(self) -> bool {
+        matches!(self, Self::Once | Self::OnceClothesly)
+    }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -111,8 +119,12 @@ fn lanes(args: &Args, config: &Config) -> Vec<Lane> {
         .collect();
     let mut ends = vec![0; usize::try_from(traffic.partitions()).expect("few partitions")];
     let mut message = load::Message::default();
-    for number in 0..traffic.options().messages {
-        let subscription = if args.scenario == Scenario::Once {
+    let count = match args.scenario.lays_rows_in() {
+        true => u64::from(traffic.rows()),
+        false => args.messages,
+    };
+    for number in 0..count {
+        let subscription = if args.scenario.lays_rows_in() {
             write_once(&traffic, config, number, &mut message)
         } else {
             traffic.write(number, &mut message);
@@ -142,13 +154,12 @@ fn options(args: &Args) -> TrafficOptions {
         scenario: match args.scenario {
             Scenario::Hot => load::Scenario::Hot,
             Scenario::Uniform | Scenario::Once => load::Scenario::Uniform,
+            Scenario::OnceClothesly => load::Scenario::Clothesly,
         },
-        messages: match args.scenario {
-            Scenario::Once => u64::from(args.rows),
-            Scenario::Uniform | Scenario::Hot => args.messages,
-        },
+        messages: args.messages,
         apps: args.apps,
         rows: args.rows,
+        linked: None,
         counts_share: COUNTS_SHARE,
         broken: 0,
         broken_reasons: vec![],
@@ -186,7 +197,7 @@ fn write_once(
 fn write_all(config: &Config, lanes: &[Lane]) -> anyhow::Result<String> {
     let (_never_gives_up, abandon) = crossbeam_channel::bounded(0);
     let shared = Shared {
-        rates: Arc::new(WriteRates(config.shards.iter().map(|_| None).collect())),
+        rates: Arc::new(WriteRates::new(config.shards.iter().map(|_| None), 1)),
         registry: pipeline::registry(config),
         abandon,
         tunables: Arc::default(),

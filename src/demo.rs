@@ -110,7 +110,7 @@ impl Demo {
             let stop = Arc::clone(&stop_consuming);
             let options = RunOptions {
                 sink: SinkKind::Postgres,
-                baseline: false,
+                baseline: None,
                 until_caught_up: false,
             };
             let control = Control::new(&registry, Vec::new());

@@ -52,6 +52,12 @@ impl AppId {
 }
 
 impl SubscriptionId {
+    /// The subscription of an email's own row: UUIDv5 of the app and the address in lower case.
+    pub fn of_email(app: AppId, address: &str) -> Self {
+        let namespace = Uuid::from_bytes(app.0);
+        Self(Uuid::new_v5(&namespace, address.to_lowercase().as_bytes()).into_bytes())
+    }
+
     /// Parses any usual textual form of a UUID; `None` for anything else.
     pub fn parse(text: &[u8]) -> Option<Self> {
         Uuid::try_parse_ascii(text)

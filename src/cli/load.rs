@@ -33,6 +33,10 @@ pub struct Args {
     /// Rows over all apps
     #[arg(long, value_name = "R", default_value = "100000")]
     rows: NonZeroU32,
+    /// With clothesly: rows that have the one parent [default: 96 % of them]; the others' updates are sent once, as if a link
+    /// limit were in force
+    #[arg(long, value_name = "N")]
+    linked: Option<NonZeroU32>,
     /// What all choices follow from
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
@@ -52,6 +56,9 @@ pub(super) enum Scenario {
     Zipf,
     /// 30 % of the messages for one row
     Hot,
+    /// The incident: one app, 96 % of whose rows have one parent, which gets each of their updates once more; other apps
+    /// besides. --rows are the one app's: 5000000 in the incident
+    Clothesly,
 }
 
 impl From<Scenario> for load::Scenario {
@@ -60,6 +67,7 @@ impl From<Scenario> for load::Scenario {
             Scenario::Uniform => Self::Uniform,
             Scenario::Zipf => Self::Zipf,
             Scenario::Hot => Self::Hot,
+            Scenario::Clothesly => Self::Clothesly,
         }
     }
 }
@@ -76,12 +84,21 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.broken_too_large {
         broken_reasons.push(Reason::TooLarge);
     }
+    if let (Scenario::Clothesly, Some(links_max)) =
+        (args.scenario, config.rules.links_per_parent_max)
+    {
+        print_note(&format!(
+            "this scenario links most rows to one parent: the consumer needs rules.links_per_parent_max = 0, or it refuses \
+             those links above the limit ({links_max} in this configuration)"
+        ));
+    }
     let options = TrafficOptions {
         seed: args.seed,
         scenario: args.scenario.into(),
         messages: args.messages,
         apps: args.apps.get(),
         rows: args.rows.get(),
+        linked: args.linked.map(NonZeroU32::get),
         counts_share: COUNTS_SHARE,
         broken: args.broken,
         broken_reasons,

@@ -9,7 +9,7 @@ use crate::observe::hot::with_hot;
 use crate::observe::{admin, log, summary};
 use crate::pipeline::control::Control;
 use crate::pipeline::workers_api::with_workers;
-use crate::pipeline::{self, RunOptions};
+use crate::pipeline::{self, BaselineLimit, RunOptions};
 use crate::worker::SinkKind;
 use anyhow::Context;
 use std::path::PathBuf;
@@ -32,9 +32,11 @@ pub struct Args {
     /// a throw-away group and commit nothing
     #[arg(long, value_enum, default_value = "postgres")]
     sink: Sink,
-    /// One statement a message, no fold, one limit in memory for the whole process: the incident's consumer
-    #[arg(long)]
-    baseline: bool,
+    /// The incident's consumer, for comparison: one statement a message, no fold, and one limit in memory for the whole
+    /// process; or a limit for each partition, as the first remedy alone
+    #[arg(long, value_enum, value_name = "LIMIT", num_args = 0..=1, require_equals = true,
+        default_missing_value = "process")]
+    baseline: Option<Baseline>,
     /// Write an HdrHistogram log of the delays to this file at the end
     #[arg(long, value_name = "FILE")]
     histogram_log: Option<PathBuf>,
@@ -45,6 +47,12 @@ enum Sink {
     Postgres,
     Null,
     Discard,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Baseline {
+    Process,
+    Partition,
 }
 
 /// Runs until it is told to stop, and prints the summary.
@@ -60,7 +68,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             Sink::Null => SinkKind::Null,
             Sink::Discard => SinkKind::Discard,
         },
-        baseline: args.baseline,
+        baseline: args.baseline.map(|limit| match limit {
+            Baseline::Process => BaselineLimit::Process,
+            Baseline::Partition => BaselineLimit::Partition,
+        }),
         until_caught_up: args.until_caught_up,
     };
     let registry = pipeline::registry(&config);

@@ -2,10 +2,11 @@
 //! on any machine and in any order of asking.
 
 use super::broken;
+use super::clothesly::{Clothesly, Part, random};
 use crate::dead::Reason;
 use crate::ids::{AppId, Partition, RowKey, SubscriptionId};
 use crate::partitioner::Partitioner;
-use rand::{Rng, SeedableRng, rngs::SmallRng};
+use rand::{Rng, rngs::SmallRng};
 use rand_distr::{Distribution, Zipf};
 use std::io::Write;
 use uuid::Builder;
@@ -20,6 +21,8 @@ pub enum Scenario {
     Zipf,
     /// [`HOT_SHARE`] of the messages are for one row, the others are uniform.
     Hot,
+    /// The incident: one app, most of whose rows have one parent. [`clothesly`](super::clothesly) says it all.
+    Clothesly,
 }
 
 /// What goes to the one row of [`Scenario::Hot`].
@@ -36,8 +39,10 @@ pub struct TrafficOptions {
     pub messages: u64,
     /// Customers' datasets; row i belongs to app i modulo this.
     pub apps: u32,
-    /// Rows over all apps.
+    /// Rows over all apps; with [`Scenario::Clothesly`] those of the one app, and the others have some besides.
     pub rows: u32,
+    /// With [`Scenario::Clothesly`], rows that have the one parent, if not 96 %: with a link limit in force, as many as it is.
+    pub linked: Option<u32>,
     /// The share of the messages that add to counts, from 0 to 1.
     pub counts_share: f64,
     /// How many messages can't be applied.
@@ -93,6 +98,7 @@ pub struct Traffic {
     options: TrafficOptions,
     partitioner: Partitioner,
     zipf: Zipf<f64>,
+    clothesly: Option<Clothesly>,
 }
 
 /// Names of tags with the values that they take, as JSON.
@@ -145,11 +151,24 @@ impl Traffic {
         );
         let zipf = Zipf::new(f64::from(options.rows), 1.0)
             .expect("at least one row and a positive exponent");
-        Self {
+        let mut traffic = Self {
             options,
             partitioner,
             zipf,
+            clothesly: None,
+        };
+        let (seed, rows) = (traffic.options.seed, traffic.options.rows);
+        if traffic.options.scenario == Scenario::Clothesly {
+            let beside = traffic.row_of_many(0).app;
+            let clothesly = Clothesly::new(
+                seed,
+                (rows, traffic.options.linked),
+                beside,
+                &traffic.partitioner,
+            );
+            traffic.clothesly = Some(clothesly);
         }
+        traffic
     }
 
     /// Partitions that the messages go to.
@@ -162,34 +181,41 @@ impl Traffic {
         &self.options
     }
 
-    /// The key of a row, below `rows`. Random ids, as version 4 UUIDs are.
+    /// How many rows there are.
+    pub fn rows(&self) -> u32 {
+        let apps = self.options.apps;
+        let more = |clothesly: &Clothesly| clothesly.other_rows(apps).saturating_add(1);
+        let more = self.clothesly.as_ref().map_or(0, more);
+        self.options.rows.saturating_add(more)
+    }
+
+    /// The key of a row, below [`rows`](Self::rows). Random ids, as version 4 UUIDs are. In [`Scenario::Clothesly`] first the
+    /// one app's children, then their parent, then the rows of other apps.
     pub fn row(&self, index: u32) -> RowKey {
-        RowKey {
-            app: AppId(self.id("app", index % self.options.apps)),
-            subscription: SubscriptionId(self.id("subscription", index)),
+        match &self.clothesly {
+            Some(clothesly) if index <= self.options.rows => clothesly.row(index),
+            Some(_) => self.row_of_many(index - self.options.rows - 1),
+            None => self.row_of_many(index),
         }
     }
 
-    fn id(&self, what: &str, index: u32) -> [u8; 16] {
-        let seed = self.options.seed ^ xxh3_64(what.as_bytes());
-        Builder::from_random_bytes(xxh3_128_with_seed(&index.to_le_bytes(), seed).to_le_bytes())
-            .into_uuid()
-            .into_bytes()
+    fn row_of_many(&self, index: u32) -> RowKey {
+        let TrafficOptions { seed, apps, .. } = self.options;
+        RowKey {
+            app: AppId(id(seed, "app", index % apps)),
+            subscription: SubscriptionId(id(seed, "subscription", index)),
+        }
     }
 
     /// Writes the message with that number, from 0 and below `messages`.
     pub fn write(&self, number: u64, message: &mut Message) {
-        // An odd factor keeps the seeds of all messages apart.
-        let mut random =
-            SmallRng::seed_from_u64(self.options.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let row = self.row(self.pick_row(&mut random));
         message.tombstone = false;
         message.broken = None;
+        message.value.clear();
+        let row = self.write_value(number, &mut message.value);
         message.partition = self.partitioner.partition_of(row.app);
         message.key.clear();
         push_id(&mut message.key, row.subscription.0);
-        message.value.clear();
-        self.write_update(row, &mut random, &mut message.value);
         if let Some(reason) = self.broken_reason(number) {
             broken::spoil(
                 message,
@@ -201,13 +227,26 @@ impl Traffic {
         }
     }
 
+    fn write_value(&self, number: u64, json: &mut Vec<u8>) -> RowKey {
+        let mut random = random(self.options.seed, number);
+        let row = match &self.clothesly {
+            None => self.row(self.pick_row(&mut random)),
+            Some(own) => match own.write(number, own.other_rows(self.options.apps), json) {
+                Part::Own(row) => return row,
+                Part::Other(index) => self.row_of_many(index),
+            },
+        };
+        self.write_update(row, &mut random, json);
+        row
+    }
+
     fn pick_row(&self, random: &mut SmallRng) -> u32 {
         let rows = self.options.rows;
         match self.options.scenario {
             Scenario::Uniform => random.random_range(0..rows),
             Scenario::Zipf => rank(self.zipf.sample(random)) - 1,
             Scenario::Hot if random.random_bool(HOT_SHARE) => 0,
-            Scenario::Hot => random.random_range(0..rows),
+            Scenario::Hot | Scenario::Clothesly => random.random_range(0..rows),
         }
     }
 
@@ -306,7 +345,7 @@ fn write_counts(random: &mut SmallRng, json: &mut Vec<u8>) {
     json.push(b'}');
 }
 
-fn push_member(json: &mut Vec<u8>, first: bool, name: &str, value: &str) {
+pub(super) fn push_member(json: &mut Vec<u8>, first: bool, name: &str, value: &str) {
     if !first {
         json.push(b',');
     }
@@ -314,6 +353,14 @@ fn push_member(json: &mut Vec<u8>, first: bool, name: &str, value: &str) {
     json.extend_from_slice(name.as_bytes());
     json.extend_from_slice(br#"":"#);
     json.extend_from_slice(value.as_bytes());
+}
+
+/// A random id of that kind, the same for the same seed.
+pub(super) fn id(seed: u64, what: &str, index: u32) -> [u8; 16] {
+    let seed = seed ^ xxh3_64(what.as_bytes());
+    Builder::from_random_bytes(xxh3_128_with_seed(&index.to_le_bytes(), seed).to_le_bytes())
+        .into_uuid()
+        .into_bytes()
 }
 
 /// Appends a UUID's usual text.

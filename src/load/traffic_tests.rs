@@ -14,6 +14,7 @@ fn traffic(scenario: Scenario, messages: u64, broken: u64) -> Traffic {
         messages,
         apps: 50,
         rows: 2_000,
+        linked: None,
         counts_share: 0.2,
         broken,
         broken_reasons: broken::reasons(PartitionBy::App, &partitioner),
@@ -49,10 +50,13 @@ fn judge(traffic: &Traffic, message: &Message) -> Result<RowKey, Reason> {
 
 #[test]
 fn the_same_seed_gives_the_same_messages_in_any_order() {
-    let (one, other) = (
-        traffic(Scenario::Zipf, 1_000, 10),
-        traffic(Scenario::Zipf, 1_000, 10),
-    );
+    for scenario in [Scenario::Zipf, Scenario::Clothesly] {
+        same_in_any_order(scenario);
+    }
+}
+
+fn same_in_any_order(scenario: Scenario) {
+    let (one, other) = (traffic(scenario, 1_000, 10), traffic(scenario, 1_000, 10));
     let mut message = Message::default();
     for (number, expected) in messages(&one).iter().enumerate().rev() {
         other.write(u64::try_from(number).unwrap(), &mut message);
@@ -110,8 +114,12 @@ fn updates_are_what_the_consumer_takes_and_of_the_expected_size() {
 
 #[test]
 fn exactly_the_asked_number_is_broken_evenly_and_each_for_its_reason() {
-    for (total, broken) in [(1_000, 33), (1_000, 1_000), (1_000, 1), (7, 3), (12, 0)] {
-        let traffic = traffic(Scenario::Uniform, total, broken);
+    let cases = [(1_000, 33), (1_000, 1_000), (1_000, 1), (7, 3), (12, 0)];
+    for ((total, broken), scenario) in cases
+        .into_iter()
+        .flat_map(|case| [(case, Scenario::Uniform), (case, Scenario::Clothesly)])
+    {
+        let traffic = traffic(scenario, total, broken);
         let messages = messages(&traffic);
         for message in &messages {
             assert_eq!(judge(&traffic, message).err(), message.broken);

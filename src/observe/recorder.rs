@@ -125,6 +125,8 @@ pub struct WorkerRecorder {
     pub parked: Gauge,
     /// Nanoseconds in which `write_rate_max` held the worker back.
     pub rate_wait_ns: Counter,
+    /// Statements that `write_rate_max` held back.
+    pub rate_waits: Counter,
     /// Microseconds since the registry's start at which it last finished messages; 0 for never.
     pub finished_at_us: Gauge,
     /// A [`ConnectionState`].
@@ -193,6 +195,7 @@ impl WorkerRecorder {
             retries: Counter::default(),
             parked: Gauge::default(),
             rate_wait_ns: Counter::default(),
+            rate_waits: Counter::default(),
             finished_at_us: Gauge::default(),
             state: Gauge::default(),
             hot: hot::Shelf::default(),

@@ -371,7 +371,7 @@ fn settings(start: &GroupStart) -> WorkerSettings {
         (config.kafka.partition_by == PartitionBy::App).then(|| config.partitioner.clone());
     WorkerSettings {
         sink: start.options.sink,
-        baseline: start.options.baseline,
+        baseline: start.options.baseline.is_some(),
         batch_rows_max: config.consumer.batch_rows_max,
         batch_linger: config.consumer.batch_linger,
         incarnation: config.kafka.incarnation,

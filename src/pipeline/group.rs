@@ -3,7 +3,7 @@
 
 use super::crew::Crew;
 use super::end::{EndTimes, remaining};
-use super::{RunError, RunOptions};
+use super::{BaselineLimit, RunError, RunOptions};
 use crate::config::Config;
 use crate::cores;
 use crate::dispatch::Dispatch;
@@ -224,8 +224,7 @@ fn poller_settings(config: &Config, options: RunOptions, slots: Slots) -> Poller
     let end = EndTimes::of(consumer.drain_deadline);
     PollerSettings {
         in_memory_max_per_partition: slots,
-        in_memory_max_per_process: options
-            .baseline
+        in_memory_max_per_process: (options.baseline == Some(BaselineLimit::Process))
             .then(|| u64::from(consumer.in_memory_max_per_partition)),
         message_max_bytes: consumer.message_max_bytes,
         commit_interval: (options.sink == crate::worker::SinkKind::Postgres)

@@ -28,7 +28,7 @@ use crate::observe::recorder::{ConnectionState, Registry, WorkerRecorder};
 use crate::observe::summary::Summary;
 use crate::poller::assignment::{Budget, Slots};
 use crate::poller::{Ended, PollerShared};
-use crate::sink::rate::{WriteRate, WriteRates};
+use crate::sink::rate::WriteRates;
 use crate::sync::{AtomicBool, Ordering, SignalFlag};
 use crate::worker::SinkKind;
 use crate::worker::apply::Shared;
@@ -49,10 +49,19 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 pub struct RunOptions {
     /// Where batches end.
     pub sink: SinkKind,
-    /// The incident's consumer, for comparison.
-    pub baseline: bool,
+    /// The incident's consumer, for comparison: one statement a message, no fold. `None`: the real one.
+    pub baseline: Option<BaselineLimit>,
     /// End once what was in the topic at the start is applied.
     pub until_caught_up: bool,
+}
+
+/// What the incident's consumer limits in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BaselineLimit {
+    /// All messages of the process together: the incident's. One partition stalls all.
+    Process,
+    /// Each partition's: the first remedy alone.
+    Partition,
 }
 
 /// Why a run failed, with what to do.
@@ -259,15 +268,8 @@ pub fn registry(config: &Config) -> Arc<Registry> {
 }
 
 fn write_rates(config: &Config) -> WriteRates {
-    let per_shard = config.partitioner.partitions_per_shard();
-    let rate = |max: Option<u32>| Some(WriteRate::new(max.unwrap_or(0), per_shard));
-    WriteRates(
-        config
-            .shards
-            .iter()
-            .map(|shard| rate(shard.write_rate_max))
-            .collect(),
-    )
+    let bounds = config.shards.iter().map(|shard| shard.write_rate_max);
+    WriteRates::new(bounds, config.partitioner.partitions_per_shard())
 }
 
 /// Sinks that apply nothing read under a group of their own, which commits nothing.

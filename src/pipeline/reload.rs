@@ -90,12 +90,15 @@ impl Control {
         ) else {
             return Applied::NeedsRestart;
         };
-        match (key, running.rates.of(index)) {
-            ("write_rate_max", Some(rate)) => {
-                rate.set_rows_per_second(shard.write_rate_max.unwrap_or(0));
+        match key {
+            "write_rate_max" => {
+                running
+                    .rates
+                    .share_of(index)
+                    .set_bound(shard.write_rate_max);
                 Applied::Now
             }
-            ("workers", _) => {
+            "workers" => {
                 let changes = self.change_workers(running, &[index], shard.workers);
                 let refused = changes
                     .into_iter()

@@ -115,6 +115,8 @@ pub struct Assigned<Q: Queue = PartitionQueue> {
     pub stopped: bool,
     /// It stands at records that are gone and goes on behind them, once what was read before is finished.
     pub skips_gap: bool,
+    /// It counts for what this process may write to its shard.
+    pub may_write: bool,
     /// Everything below is finished: where reading began, then as far as it went. -1 where that is not known.
     finished: i64,
     /// Mean size of the messages of the last read; 0 before the first.
@@ -142,6 +144,7 @@ impl<Q: Queue> Assigned<Q> {
                 .unwrap_or(-1),
             stopped: start.stopped,
             skips_gap: false,
+            may_write: true,
             // What is gone below the start of one that stands still is not finished: somebody has to decide.
             finished: match start.stopped {
                 true => start.committed.unwrap_or(-1),

@@ -33,7 +33,7 @@ use crate::observe::Registry;
 use crate::observe::recorder::PollerRecorder;
 use crate::partitioner::Partitioner;
 use crate::ready::ReadySet;
-use crate::sink::rate::WriteRates;
+use crate::sink::rate::{WriteRate, WriteRates};
 use crate::sync::{AtomicBool, Ordering};
 use anew::Silence;
 use assignment::{Assigned, Budget, DeadEpoch, Slots};
@@ -254,6 +254,7 @@ impl<M: Member> Poller<M> {
                         "partitions are revoked; finishing what is in flight"
                     );
                     self.begin_no_more(&partitions);
+                    self.write_no_more(&partitions);
                     let deadline = crate::clock::now() + self.settings.revoke_deadline;
                     self.revoking.push_back(Revoking {
                         partitions,
@@ -323,6 +324,21 @@ impl<M: Member> Poller<M> {
         }
     }
 
+    /// Partitions that are to be given up have no part of the write rate any more: what is in flight is finished with the rest.
+    fn write_no_more(&mut self, partitions: &[Partition]) {
+        for partition in partitions {
+            let assigned = self.assigned[partition.index()].as_mut();
+            if assigned.is_some_and(|assigned| std::mem::take(&mut assigned.may_write)) {
+                self.rate_of(*partition).partition_goes();
+            }
+        }
+    }
+
+    fn rate_of(&self, partition: Partition) -> &WriteRate {
+        let shard = self.settings.partitioner.shard_of_partition(partition);
+        self.shared.rates.share_of(shard)
+    }
+
     /// Makes rings for newly assigned partitions, takes their queues, and lets fetching begin.
     fn begin(&mut self, starts: &[lookup::Start]) -> Result<(), String> {
         for start in starts {
@@ -330,14 +346,7 @@ impl<M: Member> Poller<M> {
             let assigned = Assigned::new(start, queue, &self.settings, &self.ready);
             self.assigned[start.partition.index()] = Some(Box::new(assigned));
             self.shared.budget.assigned_changed(1);
-            let shard = self
-                .settings
-                .partitioner
-                .shard_of_partition(start.partition);
-            self.shared
-                .rates
-                .of(shard)
-                .inspect(|rate| rate.assigned_changed(1));
+            self.rate_of(start.partition).partition_comes();
             let gauges = self.shared.registry.partition(start.partition);
             gauges.watermark.set(start.offset);
             gauges.alarm.set(start.alarm as i64);
@@ -430,11 +439,9 @@ impl<M: Member> Poller<M> {
             .assigned
             .store(false, Ordering::Relaxed);
         self.shared.budget.assigned_changed(-1);
-        let shard = self.settings.partitioner.shard_of_partition(partition);
-        self.shared
-            .rates
-            .of(shard)
-            .inspect(|rate| rate.assigned_changed(-1));
+        if assigned.may_write {
+            self.rate_of(partition).partition_goes();
+        }
         self.dead_epochs
             .push(assigned.into_dead(&self.shared.budget));
     }

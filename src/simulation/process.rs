@@ -124,7 +124,7 @@ impl Process {
         let shared = PollerShared {
             registry: registry(world),
             budget: Arc::new(Budget::new(shape.bytes)),
-            rates: Arc::new(WriteRates((0..SHARDS).map(|_| None).collect())),
+            rates: Arc::new(WriteRates::new((0..SHARDS).map(|_| None), 1)),
             stop: Arc::new(AtomicBool::new(false)),
         };
         let of_workers = WorkerShared {

@@ -1,153 +1,241 @@
-//! The bound on rows per second that a shard is written with, over the whole group: each process takes the part that its
-//! partitions are of the shard's.
+//! The bound on rows per second that a shard is written with, over the whole group.
 //!
-//! The generic cell rate algorithm: one atomic holds the time at which the bucket would be full again. A batch takes all its
-//! rows at once and is told how long to wait.
+//! **Promise.** In any time T at most bound · (T + [`BURST`]) rows reach the shard, from all processes together, in a rebalance and
+//! behind a stall of Postgres too. Rows are whole and each connection may write one, so up to two rows for each connection
+//! come on top, which only shows where the bound is small.
+//!
+//! **Parts.** Processes don't talk about it. Each partition has the same part of its shard's bound, and a process has the parts
+//! of its partitions. A partition has one owner at a time, so that all parts together are never more than the bound.
+//!
+//! **Ahead and in flight.** The burst is spent in two halves, for two different reasons to be ahead of the rate:
+//! - Within a process, the generic cell rate algorithm: one number, `paid_off`, is the time at which what was taken so far is
+//!   paid for at the process' rate. A statement may be sent [`AHEAD`] before its rows are paid for.
+//! - Between sent and written. When Postgres stalls, what was sent before is written behind the stall, together with what the
+//!   rate allows then. So a statement has at most the rows of [`IN_FLIGHT`], divided by the writers of the process, and each
+//!   writer sends one statement at a time.
+//!
+//! What is written in a time T was sent in it, rate · (T + AHEAD) rows at most, or was in flight at its beginning, rate ·
+//! IN_FLIGHT rows at most. Replays, which Postgres does not write, are given back.
+//!
+//! **Partitions that move.** A process stops counting a partition when it is told to give it up, before it finishes what is in
+//! flight, and counts it from the moment in which it begins to read it. In between nobody counts it. Its former owner may have
+//! spent all of the half that is ahead, and its writers may wait for turns that they took at the old rate: the last of
+//! these comes IN_FLIGHT later at most, as each writer waits with one statement. So a partition comes with a debt, as if its
+//! part had been used AHEAD + IN_FLIGHT ahead of the rate just now; and when it goes, its part of credit or debt goes with it,
+//! since both are kept as times.
+//!
+//! **Outside of the promise.** A process that was frozen and lost its partitions without knowing sends one statement for each
+//! writer when it wakes. When Postgres stalls while partitions move, the old owner's statements and the new one's may be in
+//! flight together: once more the moved partitions' part of IN_FLIGHT.
 
 use crate::ids::ShardIndex;
-use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicBool, Ordering};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A burst may be this long ahead of the rate, so that batches need not be spread.
-const BURST: Duration = Duration::from_millis(100);
+/// How far the writes of a shard may be ahead of its bound: a tenth of the rows of a second.
+pub const BURST: Duration = Duration::from_millis(100);
+/// The half of it that a process may send ahead of its rate.
+const AHEAD: Duration = Duration::from_millis(50);
+/// The half of it that may be sent and not yet written.
+const IN_FLIGHT: Duration = Duration::from_millis(50);
 
-/// The bound of one shard in this process.
+/// The part of one shard's bound that this process has.
 #[derive(Debug)]
 pub struct WriteRate {
-    /// 0 for no bound.
-    rows_per_second: AtomicU64,
     partitions_of_shard: u32,
-    /// Partitions of this shard that this process has.
-    assigned: AtomicUsize,
     began: Instant,
-    /// Nanoseconds since `began` at which what was taken so far is paid off.
-    paid_off_ns: AtomicU64,
+    is_bound: AtomicBool,
+    /// Locked once a statement, and only where there is a bound.
+    share: Mutex<Share>,
+}
+
+/// Rows that one statement may write.
+#[derive(Debug)]
+pub struct Taken {
+    /// How long it is to wait before it is sent.
+    pub wait: Duration,
+    /// What the rows were paid with.
+    parts_per_second: u64,
+}
+
+#[derive(Debug)]
+struct Share {
+    /// Of the whole group; 0 for no bound.
+    rows_per_second: u32,
+    /// Partitions of this shard that this process has.
+    assigned: u32,
+    /// Connections that write to this shard.
+    writers: u32,
+    /// Since `began`: when what was taken so far is paid for.
+    paid_off: Duration,
 }
 
 impl WriteRate {
-    /// A bound over the whole group for a shard with that many partitions; 0 for none until one is set.
-    pub fn new(rows_per_second: u32, partitions_of_shard: u32) -> Self {
+    fn new(rows_per_second: Option<u32>, partitions_of_shard: u32) -> Self {
         Self {
-            rows_per_second: AtomicU64::new(rows_per_second.into()),
             partitions_of_shard,
-            assigned: AtomicUsize::new(0),
             began: crate::clock::now(),
-            paid_off_ns: AtomicU64::new(0),
+            is_bound: AtomicBool::new(rows_per_second.is_some()),
+            share: Mutex::new(Share {
+                rows_per_second: rows_per_second.unwrap_or(0),
+                assigned: 0,
+                writers: 0,
+                paid_off: Duration::ZERO,
+            }),
         }
     }
 
-    /// Another bound from now on, while running; 0 for none.
-    pub fn set_rows_per_second(&self, rows_per_second: u32) {
-        self.rows_per_second
-            .store(rows_per_second.into(), Ordering::Relaxed);
+    fn now(&self) -> Duration {
+        crate::clock::now().duration_since(self.began)
     }
 
-    /// Tells how many of the shard's partitions this process has now.
-    pub fn assigned_changed(&self, by: isize) {
-        if by >= 0 {
-            self.assigned
-                .fetch_add(by.unsigned_abs(), Ordering::Relaxed);
-        } else {
-            self.assigned
-                .fetch_sub(by.unsigned_abs(), Ordering::Relaxed);
-        }
+    /// Changes the bound while running; `None` is no bound.
+    pub fn set_bound(&self, rows_per_second: Option<u32>) {
+        self.share.lock().rows_per_second = rows_per_second.unwrap_or(0);
+        self.is_bound
+            .store(rows_per_second.is_some(), Ordering::Relaxed);
     }
 
-    /// Takes the right to write that many rows and returns how long to wait before writing them.
-    pub fn take(&self, rows: usize) -> Duration {
-        self.take_at(rows, crate::clock::now().duration_since(self.began))
+    /// A partition of this shard is ours from now on.
+    pub fn partition_comes(&self) {
+        self.share.lock().partition_comes(self.now());
     }
 
-    fn take_at(&self, rows: usize, now: Duration) -> Duration {
-        let rows_per_second = self.rows_per_second.load(Ordering::Relaxed);
-        if rows_per_second == 0 {
-            return Duration::ZERO;
-        }
-        let now_ns = nanoseconds(now);
-        // With no partition left, what is still written are remains of the last one.
-        let assigned = self.assigned.load(Ordering::Relaxed).max(1) as u64;
-        let cost_ns = (rows as u64)
-            .saturating_mul(1_000_000_000)
-            .saturating_mul(u64::from(self.partitions_of_shard))
-            / (rows_per_second * assigned);
-        let mut paid_off_ns = self.paid_off_ns.load(Ordering::Relaxed);
-        loop {
-            let after = paid_off_ns.max(now_ns).saturating_add(cost_ns);
-            match self.paid_off_ns.compare_exchange_weak(
-                paid_off_ns,
-                after,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => {
-                    return Duration::from_nanos(after.saturating_sub(now_ns))
-                        .saturating_sub(BURST);
-                }
-                Err(current) => paid_off_ns = current,
-            }
-        }
+    /// A partition of this shard is ours no longer, or soon.
+    pub fn partition_goes(&self) {
+        let mut share = self.share.lock();
+        share.assigned = share.assigned.saturating_sub(1);
+    }
+
+    /// Takes the right to write that many rows; they are to be sent after [`Taken::wait`].
+    pub fn take(&self, rows: usize) -> Taken {
+        let mut share = self.share.lock();
+        share.take(rows, self.partitions_of_shard, self.now())
+    }
+
+    /// Rows that were taken turned out to be replays, so Postgres wrote nothing.
+    pub fn give_back(&self, rows: u64, taken: &Taken) {
+        let mut share = self.share.lock();
+        share.give_back(rows, taken, self.partitions_of_shard);
+    }
+
+    /// The most rows that one statement may have now.
+    fn rows_max(&self) -> usize {
+        self.share.lock().rows_max(self.partitions_of_shard)
     }
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+impl Share {
+    fn partition_comes(&mut self, now: Duration) {
+        let debt = self.paid_off.saturating_sub(now);
+        let all = debt * self.assigned + AHEAD + IN_FLIGHT;
+        self.assigned += 1;
+        self.paid_off = now + all / self.assigned;
+    }
+
+    /// The rate of this process, times the partitions of the shard. With no partition left, what is still written are remains of
+    /// the last ones.
+    fn parts_per_second(&self) -> u64 {
+        u64::from(self.rows_per_second) * u64::from(self.assigned.max(1))
+    }
+
+    fn take(&mut self, rows: usize, partitions_of_shard: u32, now: Duration) -> Taken {
+        let parts_per_second = self.parts_per_second();
+        let mut wait = Duration::ZERO;
+        if parts_per_second > 0 {
+            let cost = cost(rows as u64, partitions_of_shard, parts_per_second);
+            self.paid_off = self.paid_off.max(now) + cost;
+            wait = self.paid_off.saturating_sub(now + AHEAD);
+        }
+        Taken {
+            wait,
+            parts_per_second,
+        }
+    }
+
+    fn give_back(&mut self, rows: u64, taken: &Taken, partitions_of_shard: u32) {
+        // At the higher rate of the two, so that no more is given back than was taken.
+        let parts_per_second = self.parts_per_second().max(taken.parts_per_second);
+        if parts_per_second > 0 {
+            let cost = cost(rows, partitions_of_shard, parts_per_second);
+            self.paid_off = self.paid_off.saturating_sub(cost);
+        }
+    }
+
+    fn rows_max(&self, partitions_of_shard: u32) -> usize {
+        if self.rows_per_second == 0 {
+            return usize::MAX;
+        }
+        let parts = u128::from(self.rows_per_second) * u128::from(self.assigned);
+        let of_all = parts * IN_FLIGHT.as_millis() / (1000 * u128::from(partitions_of_shard));
+        let rows = of_all / u128::from(self.writers.max(1));
+        usize::try_from(rows.max(1)).unwrap_or(usize::MAX)
+    }
 }
 
-/// The bounds of all shards; `None` where a shard never gets one.
+fn cost(rows: u64, partitions_of_shard: u32, parts_per_second: u64) -> Duration {
+    let parts = rows.saturating_mul(u64::from(partitions_of_shard));
+    Duration::from_nanos(parts.saturating_mul(1_000_000_000) / parts_per_second)
+}
+
+/// What this process may write to each shard.
 #[derive(Debug)]
-pub struct WriteRates(pub Vec<Option<WriteRate>>);
+pub struct WriteRates(Vec<WriteRate>);
 
 impl WriteRates {
-    /// The shard's bound.
+    /// For shards with these bounds, `None` for none, and with that many partitions each.
+    pub fn new(bounds: impl Iterator<Item = Option<u32>>, partitions_of_shard: u32) -> Self {
+        Self(
+            bounds
+                .map(|bound| WriteRate::new(bound, partitions_of_shard))
+                .collect(),
+        )
+    }
+
+    /// The shard's, bound or not.
+    pub fn share_of(&self, shard: ShardIndex) -> &WriteRate {
+        &self.0[shard.0]
+    }
+
+    /// The shard's, if it has a bound.
     pub fn of(&self, shard: ShardIndex) -> Option<&WriteRate> {
-        self.0[shard.0].as_ref()
+        Some(self.share_of(shard)).filter(|rate| rate.is_bound.load(Ordering::Relaxed))
+    }
+}
+
+/// One that writes to a shard, with one statement at a time. It counts while it lives.
+#[derive(Debug)]
+pub struct Writer {
+    rates: Arc<WriteRates>,
+    shard: ShardIndex,
+}
+
+impl Writer {
+    /// One more writer of that shard.
+    pub fn new(rates: &Arc<WriteRates>, shard: ShardIndex) -> Self {
+        rates.share_of(shard).share.lock().writers += 1;
+        Self {
+            rates: rates.clone(),
+            shard,
+        }
+    }
+
+    /// The most rows that its next statement may have.
+    pub fn rows_max(&self) -> usize {
+        self.rates
+            .of(self.shard)
+            .map_or(usize::MAX, WriteRate::rows_max)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.rates.share_of(self.shard).share.lock().writers -= 1;
     }
 }
 
 #[cfg(all(test, not(feature = "loom")))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn over_any_time_no_more_rows_pass_than_the_rate_and_one_burst() {
-        let rate = WriteRate::new(1000, 24);
-        rate.assigned_changed(24);
-        let (mut now, mut rows) = (Duration::ZERO, 0);
-        while now < Duration::from_secs(10) {
-            now += rate.take_at(70, now);
-            rows += 70;
-        }
-        assert!(
-            (10_000..=10_000 + 100 + 70).contains(&rows),
-            "{rows} rows in 10 s"
-        );
-    }
-
-    #[test]
-    fn a_bound_comes_and_goes_while_running() {
-        let rate = WriteRate::new(0, 24);
-        rate.assigned_changed(24);
-        let second = Duration::from_secs(1);
-        assert_eq!(rate.take_at(1_000_000, second), Duration::ZERO);
-        rate.set_rows_per_second(1000);
-        assert_eq!(rate.take_at(2000, second), 2 * second - BURST);
-        rate.set_rows_per_second(0);
-        assert_eq!(rate.take_at(1_000_000, second), Duration::ZERO);
-    }
-
-    #[test]
-    fn a_process_takes_the_part_of_its_partitions() {
-        let rate = WriteRate::new(1000, 24);
-        rate.assigned_changed(24);
-        rate.assigned_changed(-18);
-        let (mut now, mut rows) = (Duration::ZERO, 0);
-        while now < Duration::from_secs(10) {
-            now += rate.take_at(10, now);
-            rows += 10;
-        }
-        assert!(
-            (2500..=2500 + 25 + 10).contains(&rows),
-            "{rows} rows in 10 s"
-        );
-    }
-}
+#[path = "rate_tests.rs"]
+mod tests;

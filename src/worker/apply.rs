@@ -16,7 +16,7 @@ use crate::dispatch::Origin;
 use crate::fault;
 use crate::ids::{Partition, RowKey, ShardIndex};
 use crate::observe::recorder::{ConnectionState, WorkerRecorder};
-use crate::sink::rate::WriteRates;
+use crate::sink::rate::{Taken, WriteRates, Writer};
 use crate::sink::shape::Shape;
 use crate::sink::shard::{ShardConnection, ShardSession, SinkError};
 use crate::sink::sqlstate::Verdict;
@@ -42,6 +42,7 @@ pub struct Applier<S = ShardConnection> {
     pub(super) awaited: AwaitedParents,
     /// For each row that was set aside since one of its parents is locked.
     pub(super) awaiting: AwaitedParents,
+    writer: Writer,
     pub(super) recorder: Arc<WorkerRecorder>,
     pub(super) patience: Patience,
     pub(super) refusals: Refusals,
@@ -82,6 +83,7 @@ impl<S: ShardSession> Applier<S> {
             tunables: shared.tunables.clone(),
             awaited: AwaitedParents::new(),
             awaiting: AwaitedParents::new(),
+            writer: Writer::new(&shared.rates, recorder.shard),
             patience: Patience::new(shared, &recorder),
             refusals: Refusals::default(),
             recorder,
@@ -120,8 +122,10 @@ impl<S: ShardSession> Applier<S> {
         let (linking, plain) = folds.folds.iter().cloned().partition(|fold| fold.links);
         let mut parts: Vec<Vec<Fold>> = vec![linking, plain];
         let mut parked = Vec::new();
-        while let Some(part) = parts.pop() {
+        while let Some(mut part) = parts.pop() {
             self.patience.alive(Duration::ZERO);
+            let rest = part.split_off(part.len().min(self.writer.rows_max()));
+            parts.extend((!rest.is_empty()).then_some(rest));
             let part = drop_dead_epochs(folds, part, origins);
             let part = keep_behind_parked(folds, part, &parked);
             if part.is_empty() {
@@ -186,10 +190,15 @@ impl<S: ShardSession> Applier<S> {
     fn write_rows(&mut self, folds: &mut Folds<'_>, part: &[Fold]) -> Result<(), SinkError> {
         let mut open = part.to_vec();
         for _ in 0..ROUNDS_MAX {
-            self.hold_back(open.len());
+            let taken = self.hold_back(open.len());
+            if self.patience.is_exhausted() {
+                // Giving up is no reason to write faster.
+                return Ok(());
+            }
             let batch = match self.encoder.encode(folds, &open) {
                 Ok(batch) => batch,
                 Err(overflow) => {
+                    self.give_back(open.len(), taken.as_ref());
                     let alone = open.remove(overflow.index);
                     for fold in folds.unfolded(&alone) {
                         self.write_unfolded(folds, fold)?;
@@ -227,6 +236,8 @@ impl<S: ShardSession> Applier<S> {
                     .for_each(|fold| folds.note(fold, || Outcome::Applied));
                 return Ok(());
             }
+            let replays = usize::try_from(rows - written).unwrap_or(usize::MAX);
+            self.give_back(replays, taken.as_ref());
             open = self.ask(folds, &open, written)?;
             if open.is_empty() {
                 return Ok(());
@@ -241,10 +252,18 @@ impl<S: ShardSession> Applier<S> {
     }
 
     /// Waits until so many rows may be written.
-    pub(super) fn hold_back(&mut self, rows: usize) {
-        if let Some(rate) = self.rates.of(self.shard) {
-            let waited = self.patience.hold_back(rate.take(rows));
-            self.recorder.rate_wait_ns.add(waited);
+    pub(super) fn hold_back(&mut self, rows: usize) -> Option<Taken> {
+        let taken = self.rates.of(self.shard)?.take(rows);
+        let waited = self.patience.hold_back(taken.wait);
+        self.recorder.rate_wait_ns.add(waited);
+        self.recorder.rate_waits.add(u64::from(waited > 0));
+        Some(taken)
+    }
+
+    /// So many of the rows turned out to be replays, or are not written yet.
+    pub(super) fn give_back(&self, rows: usize, taken: Option<&Taken>) {
+        if let (Some(rate), Some(taken)) = (self.rates.of(self.shard), taken) {
+            rate.give_back(rows as u64, taken);
         }
     }
 

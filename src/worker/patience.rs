@@ -185,7 +185,7 @@ mod tests {
         let registry = Registry::new(1, vec![ShardIndex(0)], vec!["a".to_owned()]);
         let (_going_on, abandon) = crossbeam_channel::bounded(0);
         let shared = Shared {
-            rates: Arc::new(WriteRates(vec![None])),
+            rates: Arc::new(WriteRates::new([None].into_iter(), 1)),
             tunables: Arc::default(),
             registry: Arc::new(registry),
             abandon,

@@ -100,6 +100,16 @@ fn a_demo_is_exact_and_leaves_nothing_behind() {
     place.assert_left_empty();
 }
 
+#[test]
+fn the_incident_as_a_demo_is_exact() {
+    let place = Place::new();
+    let ended = place
+        .demo(&["--messages", "20000", "--scenario", "clothesly"])
+        .wait(DEMO);
+    assert_exact(&ended.json());
+    place.assert_left_empty();
+}
+
 /// The address in "… admin address: http://ADDRESS/metrics", once something was applied there.
 fn wait_until_it_works(process: &Process) {
     let deadline = Instant::now() + DEMO;

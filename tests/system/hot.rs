@@ -38,6 +38,7 @@ fn traffic(pond: &Pond) -> Traffic {
         messages: 60_000,
         apps: APPS,
         rows: ROWS,
+        linked: None,
         counts_share: 0.2,
         broken: 0,
         broken_reasons: vec![],

@@ -58,7 +58,7 @@ impl Ours {
         let (sender, abandon) = crossbeam_channel::bounded(0);
         let registry = Arc::new(Registry::new(1, vec![ShardIndex(0)], vec!["s0".to_owned()]));
         let shared = Shared {
-            rates: Arc::new(WriteRates(vec![None])),
+            rates: Arc::new(WriteRates::new(std::iter::once(None), 12)),
             registry,
             abandon,
             tunables: Arc::default(),

@@ -10,6 +10,8 @@
 //! - [`members`]: processes of a group come and go
 //! - [`storm`]: they do so all the time
 //! - [`interleavings`]: other writers, refusals and crashes in every order
+//! - [`incident`]: one row gets nearly half of all messages
+//! - [`write_rate`]: the bound on a shard's writes, by Postgres' own counters
 //! - [`bad_input`]: each reason of a dead letter
 //! - [`letters`]: dead letters are listed, sent again and dropped
 //! - [`links`]: rows that are linked to parents
@@ -37,6 +39,7 @@ mod demo;
 mod faults;
 mod gaps;
 mod hot;
+mod incident;
 mod interleavings;
 mod letters;
 mod links;
@@ -52,3 +55,4 @@ mod spine;
 mod storm;
 mod trouble;
 mod workers;
+mod write_rate;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 /// MILLPOND_TEST_MESSAGES asks for the full form: 5,000,000.
-fn messages(usual: u64) -> u64 {
+pub fn messages(usual: u64) -> u64 {
     std::env::var("MILLPOND_TEST_MESSAGES")
         .map_or(usual, |text| text.parse().expect("a number of messages"))
 }

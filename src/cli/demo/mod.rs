@@ -162,6 +162,7 @@ fn traffic(scenario: Scenario, messages: u64, config: &Config) -> Traffic {
         messages,
         apps: APPS,
         rows: ROWS,
+        linked: None,
         counts_share: COUNTS_SHARE,
         broken: messages / BROKEN_EVERY,
         broken_reasons: broken::reasons(config.kafka.partition_by, &config.partitioner),

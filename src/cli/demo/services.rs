@@ -2,6 +2,7 @@
 //! of its own, and is removed at the end.
 
 use super::super::UsageError;
+use super::super::load::Scenario;
 use super::Args;
 use crate::clock;
 use crate::config::checked::{Kafka, PostgresAddress};
@@ -32,6 +33,8 @@ const REMOVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Services {
     /// Of topic and group, and with underscores of the databases.
     pub name: String,
+    /// Most rows of the one app have one parent.
+    links_without_limit: bool,
     brokers: String,
     /// Where the databases are made, as a connection string.
     postgres: String,
@@ -98,6 +101,7 @@ impl Services {
         };
         Ok(Some(Self {
             name,
+            links_without_limit: matches!(args.scenario, Scenario::Clothesly),
             brokers,
             postgres,
             databases: Vec::new(),
@@ -135,6 +139,9 @@ impl Services {
                 "[[shard]]\nname = \"{shard}\"\napps = \"{first:02x}-{last:02x}\"\npostgres = {postgres}\n"
             )
             .expect("a String takes all");
+        }
+        if self.links_without_limit {
+            text.push_str("[rules]\nlinks_per_parent_max = 0\n");
         }
         text + "[consumer]\ncommit_interval_ms = 100\n[admin]\nlisten = \"127.0.0.1:0\"\n[telemetry]\nlog = \"text\"\n"
     }
@@ -224,7 +231,6 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::load::Scenario;
     use crate::load::Message;
 
     /// Batches of one message each would have the most bytes.
@@ -233,14 +239,16 @@ mod tests {
         const FRAME_BYTES: u64 = 100;
         let text = "[kafka]\npartitions = 12\n[[shard]]\nname = \"a\"\napps = \"00-ff\"\npostgres = \"host=127.0.0.1\"\n";
         let config = config::load(&config::Sources::of_text(text)).expect("a configuration");
-        let traffic = super::super::traffic(Scenario::Uniform, 100_000, &config.config);
-        let mut message = Message::default();
-        let mut largest = 0;
-        for number in 0..100_000 {
-            traffic.write(number, &mut message);
-            largest = largest.max(message.bytes() + FRAME_BYTES);
+        for scenario in [Scenario::Uniform, Scenario::Clothesly] {
+            let traffic = super::super::traffic(scenario, 100_000, &config.config);
+            let mut message = Message::default();
+            let mut largest = 0;
+            for number in 0..100_000 {
+                traffic.write(number, &mut message);
+                largest = largest.max(message.bytes() + FRAME_BYTES);
+            }
+            assert!(largest < MESSAGE_BYTES_MAX, "{largest}");
         }
-        assert!(largest < MESSAGE_BYTES_MAX, "{largest}");
     }
 
     #[test]

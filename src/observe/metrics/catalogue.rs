@@ -39,6 +39,10 @@ pub(super) const UNKNOWN_KEYS: Named = (
 pub(super) const STATEMENTS: Named = ("millpond_statements", "Statements sent.");
 pub(super) const BATCHES: Named = ("millpond_batches", "Batches written.");
 pub(super) const RETRIES: Named = ("millpond_retries", "Statements that had to be sent again.");
+pub(super) const WRITE_RATE_WAITS: Named = (
+    "millpond_write_rate_waits",
+    "Statements that write_rate_max held back.",
+);
 pub(super) const WRITE_RATE_WAIT_SECONDS: Named = (
     "millpond_write_rate_wait_seconds",
     "Time in which write_rate_max held workers back, summed over them.",

@@ -21,7 +21,7 @@ type Read<Recorder, Value> = (Named, fn(&Recorder) -> Value);
 /// The same, given the milliseconds since 1970. `None`: there is nothing to show.
 type ReadSeconds<Recorder> = (Named, fn(&Recorder, i64) -> Option<f64>);
 
-const OF_WORKERS: [Read<WorkerRecorder, u64>; 11] = [
+const OF_WORKERS: [Read<WorkerRecorder, u64>; 12] = [
     (names::MESSAGES, |of| of.messages.get()),
     (names::ROWS_WRITTEN, |of| of.rows_written.get()),
     (names::FOLDED, |of| of.folded.get()),
@@ -33,6 +33,7 @@ const OF_WORKERS: [Read<WorkerRecorder, u64>; 11] = [
     (names::STATEMENTS, |of| of.statements.get()),
     (names::BATCHES, |of| of.batches.get()),
     (names::RETRIES, |of| of.retries.get()),
+    (names::WRITE_RATE_WAITS, |of| of.rate_waits.get()),
 ];
 
 const OF_POLLERS: [Read<PollerRecorder, u64>; 7] = [

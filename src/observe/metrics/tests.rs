@@ -44,6 +44,7 @@ fn counters_are_summed_by_shard_and_states_counted() {
     registry.workers.lock()[2].sent.add(5);
     registry.workers.lock()[2].taken.add(2);
     registry.workers.lock()[0].rate_wait_ns.add(1_500_000_000);
+    registry.workers.lock()[0].rate_waits.add(3);
     registry.shards[1].down.store(true, Ordering::Relaxed);
     registry.dead_letters[Reason::BadTags as usize].add(7);
     let page = render(&registry);
@@ -53,6 +54,7 @@ fn counters_are_summed_by_shard_and_states_counted() {
         "millpond_connections{shard=\"b\",state=\"busy\"} 1",
         "millpond_connections{shard=\"b\",state=\"down\"} 1",
         "millpond_write_rate_wait_seconds_total{shard=\"a\"} 1.5",
+        "millpond_write_rate_waits_total{shard=\"a\"} 3",
         "millpond_shard_up{shard=\"a\"} 1",
         "millpond_shard_up{shard=\"b\"} 0",
         "millpond_dead_letters_total{reason=\"bad-tags\"} 7",

@@ -16,8 +16,8 @@ use hashbrown::HashMap;
 
 /// How a transaction ended that did not fail.
 enum Done {
-    /// Every message has an outcome.
-    Written,
+    /// Every message has an outcome; so many rows were written.
+    Written(usize),
     /// Nothing was written: the sums of this row's fold leave 64 bits, so its updates must be written one by one.
     Unfold(RowKey),
 }
@@ -34,10 +34,17 @@ impl<S: ShardSession> Applier<S> {
     ) -> Result<(), SinkError> {
         let mut open = part.to_vec();
         while !open.is_empty() {
-            self.hold_back(open.len());
+            let taken = self.hold_back(open.len());
+            if self.patience.is_exhausted() {
+                return Ok(());
+            }
             match self.transact(folds, &open) {
-                Ok(Done::Written) => return Ok(()),
+                Ok(Done::Written(rows)) => {
+                    self.give_back(open.len() - rows, taken.as_ref());
+                    return Ok(());
+                }
                 Ok(Done::Unfold(key)) => {
+                    self.give_back(open.len(), taken.as_ref());
                     self.connection.roll_back();
                     let (alone, others): (Vec<Fold>, Vec<Fold>) =
                         open.into_iter().partition(|fold| fold.key == key);
@@ -98,7 +105,7 @@ impl<S: ShardSession> Applier<S> {
             };
             note_dead(folds, *message, dead);
         }
-        Ok(Done::Written)
+        Ok(Done::Written(open.len()))
     }
 
     /// Steps 1 and 2: what is left to write, with the parent that each row has.
