@@ -79,6 +79,19 @@ pub struct Update<'a> {
     pub unknown_keys: u32,
 }
 
+impl Update<'_> {
+    /// The subscription that its row is linked to by this update.
+    pub fn parent(&self) -> Option<SubscriptionId> {
+        self.changes.iter().find_map(|change| match change {
+            Change::Set {
+                column: column::PARENT,
+                value: Some(SetValue::Uuid(id)),
+            } => Some(SubscriptionId(*id)),
+            _ => None,
+        })
+    }
+}
+
 /// Why a message can't be applied, ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {

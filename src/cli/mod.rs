@@ -10,6 +10,7 @@ mod init;
 mod lag;
 mod load;
 mod rewind;
+mod rules;
 mod run;
 mod verify;
 // What several of them ask, read and print.
@@ -44,6 +45,7 @@ enum Command {
     Lag(lag::Args),
     Dead(dead::Args),
     Rewind(rewind::Args),
+    Rules(rules::Args),
     Config(config::Args),
 }
 
@@ -58,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Lag(args) => lag::run(args),
         Command::Dead(args) => dead::run(args),
         Command::Rewind(args) => rewind::run(args),
+        Command::Rules(args) => rules::run(args),
         Command::Config(args) => config::run(args),
     };
     done.unwrap_or_else(|error| {

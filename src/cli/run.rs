@@ -2,7 +2,7 @@
 
 use super::{ConfigArgs, print_data, stop_at_signals};
 use crate::config::Config;
-use crate::observe::{admin, log, summary};
+use crate::observe::{admin, gate::Gate, log, summary};
 use crate::pipeline::{self, RunOptions};
 use crate::worker::SinkKind;
 use anyhow::Context;
@@ -57,9 +57,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         until_caught_up: args.until_caught_up,
     };
     let registry = pipeline::registry(&config);
-    let admin = start_admin(&config, &registry)?;
+    let rules = pipeline::rules::rules(options.sink);
+    let admin = start_admin(&config, &registry, &rules)?;
     tracing::info!(address = %admin.address(), "admin address");
-    let done = pipeline::run(&config, options, &registry, &signal);
+    let done = pipeline::run(&config, options, (&registry, &rules), &signal);
     if let Some(path) = &args.histogram_log {
         summary::write_histogram_log(path, &registry)
             .with_context(|| format!("writing {}", path.display()))?;
@@ -73,8 +74,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 pub(super) fn start_admin(
     config: &Config,
     registry: &Arc<crate::observe::Registry>,
+    rules: &Arc<crate::rules::Rules>,
 ) -> anyhow::Result<crate::http::Server> {
-    admin::start(config.admin.listen, admin::consumer_routes(registry)).with_context(|| {
+    let gate = Gate::new(config.admin.token.clone());
+    let routes = admin::consumer_routes(registry);
+    let routes = pipeline::rules::api::routes(routes, &gate, rules);
+    admin::start(config.admin.listen, routes).with_context(|| {
         format!(
             "admin.listen = {}: can't listen there; choose another address or end what holds it",
             config.admin.listen

@@ -327,6 +327,8 @@ pub struct Registry {
     pub shard_names: Vec<String>,
     /// The shard of each partition.
     pub shard_of_partition: Vec<ShardIndex>,
+    /// Rules that may still skip what comes.
+    pub rules_active: Gauge,
     /// Messages that became dead letters, by reason; counted when the dead letter is in Kafka.
     pub dead_letters: [SharedCounter; Reason::COUNT],
     /// Whether every configured part is up and partitions are served: `/readyz`.
@@ -359,6 +361,7 @@ impl Registry {
                 .collect(),
             shard_names,
             shard_of_partition,
+            rules_active: Gauge::default(),
             dead_letters: Default::default(),
             ready: AtomicBool::new(false),
         }

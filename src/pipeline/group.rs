@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::config::checked::PartitionBy;
 use crate::cores;
 use crate::dispatch::{Dispatch, LaneReceiver};
-use crate::ids::ShardIndex;
+use crate::ids::{EpochId, ShardIndex};
 use crate::kafka::consumer::GroupConsumer;
 use crate::kafka::dead_letters::DeadLetterSender;
 use crate::kafka::membership::Membership;
@@ -179,6 +179,8 @@ fn build(start: GroupStart) -> Result<(Poller, Vec<JoinHandle<()>>), RunError> {
             "the poller can't be pinned; it runs on any core of its group"
         );
     }
+    let woken = ready.clone();
+    start.poller_shared.rules.wake_by(move || woken.wake());
     let recorder = start.poller_shared.registry.pollers[start.number].clone();
     let settings = poller_settings(&config, start.options);
     let poller = Poller::new(
@@ -223,6 +225,7 @@ fn start_workers(
         batch_linger: config.consumer.batch_linger,
         incarnation: config.kafka.incarnation,
         partitioner: partitioner.map(Arc::new),
+        rules: start.poller_shared.rules.clone(),
     };
     let mut threads = Vec::new();
     for (shard, (recorders, lanes)) in config.shards.iter().zip(recorders.into_iter().zip(lanes)) {
@@ -285,5 +288,7 @@ fn poller_settings(config: &Config, options: RunOptions) -> PollerSettings {
         revoke_deadline: consumer.revoke_deadline,
         on_lost_records: consumer.on_lost_records,
         partitioner: Arc::new(config.partitioner.clone()),
+        incarnation: config.kafka.incarnation,
+        first_epoch: EpochId(rand::random()),
     }
 }

@@ -2,17 +2,20 @@
 //!
 //! - [`checks`]: what must hold before anything is written: topic, tables, where offsets come from
 //! - [`group`]: one core group: a Kafka client, its poller, its workers
+//! - [`rules`]: the rules topic, kept by a thread of its own
 //! - [`progress`]: whether the group has caught up
 //! - [`end`]: how the drain deadline is spent
 //!
 //! End, in this order: 1 the pollers are told to stop; they stop reading, drain, commit and leave the group, and drop their
-//! lanes. 2 Workers end with their lanes; those that are stuck are told to give up. 3 Dead letters that wait are delivered.
+//! lanes. 2 Workers end with their lanes; those that are stuck are told to give up. 3 Dead letters that wait are delivered. 4 The
+//! thread of the rules topic ends.
 //! Whatever misses its deadline is left behind: the process ends, and what it had in flight is read again.
 
 pub mod checks;
 pub mod end;
 pub mod group;
 pub mod progress;
+pub mod rules;
 
 use crate::config::Config;
 use crate::kafka::dead_letters::DeadLetters;
@@ -20,6 +23,7 @@ use crate::observe::recorder::{ConnectionState, Registry, WorkerRecorder};
 use crate::observe::summary::Summary;
 use crate::poller::assignment::Budget;
 use crate::poller::{Ended, PollerShared};
+use crate::rules::Rules;
 use crate::sink::rate::{WriteRate, WriteRates};
 use crate::sync::{AtomicBool, Ordering, SignalFlag};
 use crate::worker::SinkKind;
@@ -28,6 +32,7 @@ use checks::Checked;
 use end::{EndTimes, remaining};
 use group::{Group, GroupStart};
 use progress::Target;
+use rules::RulesThread;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,7 +59,7 @@ pub struct RunError(pub String);
 pub fn run(
     config: &Arc<Config>,
     options: RunOptions,
-    registry: &Arc<Registry>,
+    (registry, rules): (&Arc<Registry>, &Arc<Rules>),
     signal: &Arc<SignalFlag>,
 ) -> Result<Summary, RunError> {
     let Some(checked) = checks::wait_until_sound(config, options.sink, signal)? else {
@@ -66,17 +71,19 @@ pub fn run(
         .until_caught_up
         .then(|| Target::read(config, options.sink))
         .transpose()?;
+    let keeper = RulesThread::start(config, options.sink, rules, registry)?;
     let (giving_up, abandon) = crossbeam_channel::bounded(0);
     let stop = Arc::new(AtomicBool::new(false));
     let groups = start_groups(
         config,
         options,
         &checked,
-        registry,
+        (registry, rules),
         &dead_letters,
         (&stop, abandon),
     )?;
-    let failure = watch(&groups, registry, target, signal, &stop);
+    let has_ended = || ended_by_itself(&groups, &keeper);
+    let failure = watch(has_ended, registry, target, signal, &stop);
     registry.ready.store(false, Ordering::Relaxed);
     stop.store(true, Ordering::Release);
     let now = crate::clock::now();
@@ -84,6 +91,7 @@ pub fn run(
     let give_up_by = now + end.give_up;
     let failures = join(groups, (now + end.leave, give_up_by), &giving_up, failure);
     drop(giving_up);
+    keeper.stop(give_up_by);
     let undelivered = dead_letters.stop(remaining(give_up_by));
     if undelivered > 0 {
         tracing::warn!(
@@ -101,7 +109,7 @@ fn start_groups(
     config: &Arc<Config>,
     options: RunOptions,
     checked: &Checked,
-    registry: &Arc<Registry>,
+    (registry, rules): (&Arc<Registry>, &Arc<Rules>),
     dead_letters: &DeadLetters,
     (stop, abandon): (&Arc<AtomicBool>, crossbeam_channel::Receiver<()>),
 ) -> Result<Vec<Group>, RunError> {
@@ -110,6 +118,7 @@ fn start_groups(
         registry: registry.clone(),
         budget: Arc::new(Budget::new(config.consumer.in_memory_bytes_max)),
         rates: rates.clone(),
+        rules: rules.clone(),
         stop: stop.clone(),
     };
     let worker_shared = Shared {
@@ -158,9 +167,18 @@ fn join(
     failures
 }
 
-/// Waits for a signal, for the target, or for a poller's end. `Some`: why a poller ended by itself.
+/// What has ended by itself.
+fn ended_by_itself(groups: &[Group], keeper: &RulesThread) -> Option<String> {
+    if keeper.has_ended() {
+        return Some("the thread that keeps the rules topic ended by itself".to_owned());
+    }
+    let number = groups.iter().position(Group::has_ended)?;
+    Some(format!("core group {number} ended by itself"))
+}
+
+/// Waits for a signal, for the target, or for a thread's end. `Some`: what ended by itself.
 fn watch(
-    groups: &[Group],
+    has_ended: impl Fn() -> Option<String>,
     registry: &Registry,
     mut target: Option<Target>,
     signal: &SignalFlag,
@@ -172,10 +190,9 @@ fn watch(
             tracing::info!("told to stop: finishing what is in flight");
             return None;
         }
-        if let Some(number) = groups.iter().position(Group::has_ended) {
+        if let Some(what) = has_ended() {
             stop.store(true, Ordering::Release);
-            return (!signal.load(Ordering::Acquire))
-                .then(|| format!("core group {number} ended by itself"));
+            return (!signal.load(Ordering::Acquire)).then_some(what);
         }
         let ready = is_ready(registry);
         registry.ready.store(ready, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 
 use super::PollerSettings;
 use super::lookup::Start;
+use super::tenure::Tenure;
 use crate::commit::Tracker;
 use crate::dispatch::Origin;
 use crate::ids::Partition;
@@ -88,6 +89,8 @@ pub struct Assigned<Q: Queue = PartitionQueue> {
     pub stopped: bool,
     /// It stands at records that are gone and goes on behind them, once what was read before is finished.
     pub skips_gap: bool,
+    /// How far it may be dispatched.
+    pub tenure: Tenure,
     /// Everything below is finished: where reading began, then as far as it went. -1 where that is not known.
     finished: i64,
     /// Mean size of the messages of the last read; 0 before the first.
@@ -98,7 +101,13 @@ pub struct Assigned<Q: Queue = PartitionQueue> {
 
 impl<Q: Queue> Assigned<Q> {
     /// A new epoch that begins at `start`.
-    pub fn new(start: &Start, queue: Q, settings: &PollerSettings, ready: &Arc<ReadySet>) -> Self {
+    pub fn new(
+        start: &Start,
+        queue: Q,
+        tenure: Tenure,
+        settings: &PollerSettings,
+        ready: &Arc<ReadySet>,
+    ) -> Self {
         let tracker = Tracker::new(settings.in_memory_max_per_partition);
         let origin = Origin::new(start.partition, tracker.ring().clone(), ready.clone());
         Self {
@@ -115,6 +124,7 @@ impl<Q: Queue> Assigned<Q> {
                 .unwrap_or(-1),
             stopped: start.stopped,
             skips_gap: false,
+            tenure,
             // What is gone below the start of one that stands still is not finished: somebody has to decide.
             finished: match start.stopped {
                 true => start.committed.unwrap_or(-1),

@@ -3,7 +3,7 @@
 //! Runs on its core group's cores. Woken by batches in its lane; every 200 ms while a locked row waits. Ends when the poller
 //! has dropped the lane and what was in it is finished, or when the process gives up on what is in flight.
 //!
-//! One turn: take what is there, up to `batch_rows_max` → drop dead epochs → decode → fold by row → sort → write →
+//! One turn: take what is there, up to `batch_rows_max` → drop dead epochs → decode → rules → fold by row → sort → write →
 //! settle every slot. Nothing of a turn stays behind but parked rows.
 //!
 //! - [`fold`]: messages of one row become one write
@@ -27,8 +27,9 @@ use crate::ids::{Position, RowKey};
 use crate::kafka::dead_letters::DeadLetterSender;
 use crate::observe::recorder::{ConnectionState, WorkerRecorder};
 use crate::partitioner::Partitioner;
+use crate::rules::{Rules, RulesView, table::Seen};
 use crate::sink::shard::{ShardConnection, ShardSession};
-use crate::update::{Place, decode};
+use crate::update::{Place, Update, decode};
 use apply::Applier;
 use crossbeam_channel::RecvTimeoutError;
 use fold::{Dead, Folds, Outcome};
@@ -66,6 +67,8 @@ pub struct WorkerSettings {
     pub incarnation: i32,
     /// Where messages belong; `None` trusts the producer.
     pub partitioner: Option<Arc<Partitioner>>,
+    /// What is to be skipped.
+    pub rules: Arc<Rules>,
 }
 
 /// One worker, to be run on its thread.
@@ -73,6 +76,7 @@ pub struct Worker<S = ShardConnection> {
     lane: LaneReceiver,
     /// A batch that would have made the last turn too large.
     carried: Option<Batch>,
+    rules: RulesView,
     settings: WorkerSettings,
     applier: Applier<S>,
     parking: Parking,
@@ -92,6 +96,7 @@ impl<S: ShardSession> Worker<S> {
         Self {
             lane,
             carried: None,
+            rules: RulesView::new(settings.rules.clone()),
             settings,
             applier,
             parking: Parking::default(),
@@ -207,7 +212,9 @@ impl<S: ShardSession> Worker<S> {
             .flat_map(|segment| segment.rows.clone().map(|_| &segment.origin))
             .collect();
         let mut keys = vec![None; origins.len()];
+        self.rules.refresh();
         let mut folds = self.decode(turn, &origins, &mut keys);
+        self.rules.count();
         if !self.settings.baseline {
             folds.sort();
         }
@@ -238,7 +245,7 @@ impl<S: ShardSession> Worker<S> {
 
     /// Decodes and folds. What can't be decoded, is dead, or waits behind a parked update has its outcome already.
     fn decode<'t>(
-        &self,
+        &mut self,
         turn: &'t [Batch],
         origins: &[&Arc<Origin>],
         keys: &mut [Option<RowKey>],
@@ -270,6 +277,11 @@ impl<S: ShardSession> Worker<S> {
                 Ok(update) => {
                     keys[number] = Some(update.key);
                     unknown_keys += u64::from(update.unknown_keys);
+                    let at = (origin.partition, row.offset, row.timestamp_ms);
+                    if self.rules.is_active() && self.rules.skips(&seen(&update, at)) {
+                        folds.outcomes[number] = Outcome::Skipped;
+                        continue;
+                    }
                     if self.parking.holds(&update.key) {
                         folds.outcomes[number] = Outcome::Parked;
                         continue;
@@ -304,5 +316,19 @@ impl<S: ShardSession> Worker<S> {
                 self.turn(vec![batch]);
             }
         }
+    }
+}
+
+/// What rules look at.
+fn seen(
+    update: &Update<'_>,
+    (partition, offset, timestamp_ms): (crate::ids::Partition, i64, i64),
+) -> Seen {
+    Seen {
+        partition,
+        offset,
+        timestamp_ms,
+        row: update.key,
+        parent: update.parent(),
     }
 }

@@ -14,6 +14,7 @@
 //! - [`letters`]: dead letters are listed, sent again and dropped
 //! - [`losses`]: records are gone before they were read
 //! - [`rewind`]: a database that lost a tail gets it again
+//! - [`rules`]: skip rules hold on every process, over restarts, moves and kills
 //! - [`demo`]: everything in one process, with nothing installed
 //! - [`trouble`]: a row, a shard or a limit in trouble
 //! - [`bad_days`]: something is missing, away, or another one
@@ -41,6 +42,7 @@ mod mutants;
 mod pond;
 mod reading;
 mod rewind;
+mod rules;
 mod secure;
 mod services;
 mod spine;

@@ -16,6 +16,7 @@ use crate::load::{Traffic, TrafficOptions, broken};
 use crate::observe::{log, summary::Summary};
 use crate::pipeline;
 use crate::sync::{Ordering, SignalFlag};
+use crate::worker::SinkKind;
 use anyhow::{Context, bail};
 use progress::{Goal, Line};
 use services::Services;
@@ -84,12 +85,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     services.make_room(&config)?;
     init::make(&config, |_| Ok(()))?;
     let registry = pipeline::registry(&config);
-    let admin = start_admin(&config, &registry)?;
+    let rules = pipeline::rules::rules(SinkKind::Postgres);
+    let admin = start_admin(&config, &registry, &rules)?;
     print_note(&format!(
         "admin address: http://{}/metrics",
         admin.address()
     ));
-    let mut demo = Demo::start(&config, &registry)?;
+    let mut demo = Demo::start(&config, &registry, &rules)?;
     send(&args, &config, &mut demo, services.lag_max(), &signal)?;
     let summary = if args.keep {
         Summary::of(&registry)
