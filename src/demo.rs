@@ -11,6 +11,7 @@ use crate::load::{self, LoadError, Pace, Traffic};
 use crate::observe::{Registry, summary::Summary};
 use crate::pipeline::control::Control;
 use crate::pipeline::{self, RunError, RunOptions};
+use crate::rules::Rules;
 use crate::sync::{AtomicU64, Ordering, SignalFlag};
 use crate::verify::{Follower, Report, VerifyError};
 use crate::worker::SinkKind;
@@ -97,7 +98,11 @@ pub struct Demo {
 
 impl Demo {
     /// Starts both. Topic and tables must be there, and new.
-    pub fn start(config: &Arc<Config>, registry: &Arc<Registry>) -> Result<Self, DemoError> {
+    pub fn start(
+        config: &Arc<Config>,
+        registry: &Arc<Registry>,
+        rules: &Arc<Rules>,
+    ) -> Result<Self, DemoError> {
         let (stop_consuming, stop_following) = Default::default();
         let followed = Arc::new(AtomicU64::new(0));
         let follower = Follower::begin(config)?;
@@ -106,7 +111,7 @@ impl Demo {
             move || follow(follower, &stop, &followed)
         };
         let consume = {
-            let (config, registry) = (config.clone(), registry.clone());
+            let (config, registry, rules) = (config.clone(), registry.clone(), rules.clone());
             let stop = Arc::clone(&stop_consuming);
             let options = RunOptions {
                 sink: SinkKind::Postgres,
@@ -114,7 +119,7 @@ impl Demo {
                 until_caught_up: false,
             };
             let control = Control::new(&registry, Vec::new());
-            move || pipeline::run(&config, options, (&registry, &control), &stop)
+            move || pipeline::run(&config, options, (&registry, &control, &rules), &stop)
         };
         Ok(Self {
             config: config.clone(),

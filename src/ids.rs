@@ -42,6 +42,70 @@ pub struct Position {
     pub offset: i64,
 }
 
+/// One assignment of a partition to a process: no two epochs of a topic have the same.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EpochId(pub u64);
+
+/// What an epoch writes beside the offset that it commits. The coordinator takes a commit only from the partition's owner, so
+/// the note that stands there is the owner's, or the last owner's. Read and argued about in src/rules/README.md.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Note {
+    /// The life of the topic that it is about.
+    pub incarnation: i32,
+    /// Who wrote it.
+    pub epoch: EpochId,
+    /// No message at or beyond this offset was dispatched by this epoch or one before it.
+    pub ceiling: i64,
+}
+
+impl Note {
+    /// Reads what [`Display`](fmt::Display) wrote; `None` for anything else, as offsets that another tool moved have no note.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.strip_prefix("millpond ")?.split(' ');
+        let mut part = |name| parts.next()?.strip_prefix(name);
+        let note = Self {
+            incarnation: part("incarnation=")?.parse().ok()?,
+            epoch: EpochId::parse(part("epoch=")?)?,
+            ceiling: part("ceiling=")?.parse().ok()?,
+        };
+        parts.next().is_none().then_some(note)
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            incarnation,
+            epoch,
+            ceiling,
+        } = self;
+        write!(
+            f,
+            "millpond incarnation={incarnation} epoch={epoch} ceiling={ceiling}"
+        )
+    }
+}
+
+impl EpochId {
+    /// Reads 16 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_hex = text.len() == 16 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        is_hex.then(|| u64::from_str_radix(text, 16).ok().map(Self))?
+    }
+}
+
+impl fmt::Display for EpochId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for EpochId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "epoch {self}")
+    }
+}
+
 impl AppId {
     /// Parses any usual textual form of a UUID; `None` for anything else.
     pub fn parse(text: &[u8]) -> Option<Self> {
@@ -106,5 +170,29 @@ impl Partition {
     /// As an index into tables with a place for each partition. Kafka never hands out a negative partition.
     pub fn index(self) -> usize {
         usize::try_from(self.0).expect("partitions are numbered from 0")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_read_as_it_was_written_and_nothing_else_is_one() {
+        let note = Note {
+            incarnation: 3,
+            epoch: EpochId(0xff),
+            ceiling: 1 << 40,
+        };
+        assert_eq!(Note::parse(&note.to_string()), Some(note));
+        for other in [
+            "",
+            "millpond",
+            "millpond incarnation=1 epoch=ff ceiling=1",
+            "millpond incarnation=1 epoch=00000000000000ff ceiling=1 more",
+            "incarnation=1 epoch=00000000000000ff ceiling=1",
+        ] {
+            assert_eq!(Note::parse(other), None, "{other}");
+        }
     }
 }

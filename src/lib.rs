@@ -18,6 +18,7 @@ pub mod update;
 pub mod config;
 pub mod cores;
 pub mod partitioner;
+pub mod rules;
 // Ground: which messages are finished, and which partitions want a visit.
 pub mod commit;
 pub mod dispatch;

@@ -5,6 +5,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::kafka::admin::Admin;
 use crate::pipeline::checks;
+use crate::rules;
 use crate::sink::{connect, schema, shape};
 use anyhow::{Context, bail, ensure};
 use std::process::ExitCode;
@@ -55,6 +56,17 @@ pub(super) fn make(
         settings: &[("max.message.bytes", DEAD_LETTER_BYTES_MAX)],
     };
     say(&init_topic(&admin, &dead_letters, false)?)?;
+    let rules = Topic {
+        name: &rules::topic_of(&config.kafka.topic),
+        partitions: 1,
+        settings: &[("cleanup.policy", "compact")],
+    };
+    say(&init_topic(&admin, &rules, false)?)?;
+    ensure!(
+        admin.topic_partitions(rules.name, TIMEOUT)? == Some(1),
+        "topic {} has more than one partition; rules are in order in one only. Delete it and run `millpond init` again",
+        rules.name
+    );
     init_shards(&admin, config, say)
 }
 

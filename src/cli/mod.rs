@@ -10,6 +10,7 @@ mod init;
 mod lag;
 mod load;
 mod rewind;
+mod rules;
 mod run;
 mod verify;
 mod workers;
@@ -46,6 +47,7 @@ enum Command {
     Lag(lag::Args),
     Dead(dead::Args),
     Rewind(rewind::Args),
+    Rules(rules::Args),
     Workers(workers::Args),
     Config(config::Args),
 }
@@ -61,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Lag(args) => lag::run(args),
         Command::Dead(args) => dead::run(args),
         Command::Rewind(args) => rewind::run(args),
+        Command::Rules(args) => rules::run(args),
         Command::Workers(args) => workers::run(args),
         Command::Config(args) => config::run(args),
     };

@@ -77,13 +77,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let registry = pipeline::registry(&config);
     let control = Arc::new(Control::new(&registry, loaded.values));
     let hangups = reload_at_hangup(args.config, control.clone())?;
+    let rules = pipeline::rules::rules(options.sink);
     let gate = Gate::new(config.admin.token.clone());
     let routes = admin::consumer_routes(&registry);
     let routes = with_workers(routes, &control, &gate);
+    let routes = pipeline::rules::api::routes(routes, &gate, &rules);
     let routes = with_hot(routes, &registry, gate);
     let admin = start_admin(&config, routes)?;
     tracing::info!(address = %admin.address(), "admin address");
-    let done = pipeline::run(&config, options, (&registry, &control), &signal);
+    let done = pipeline::run(&config, options, (&registry, &control, &rules), &signal);
     hangups.close();
     if let Some(path) = &args.histogram_log {
         summary::write_histogram_log(path, &registry)

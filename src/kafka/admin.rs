@@ -7,12 +7,12 @@ use super::client::{
 use super::native;
 use crate::clock;
 use crate::config::checked::Kafka;
-use crate::ids::Partition;
+use crate::ids::{Note, Partition};
 use futures_executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError as NativeError, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use std::{collections::BTreeMap, thread, time::Duration};
 
 /// How long [`Admin::connect`] waits for a first answer.
@@ -179,6 +179,35 @@ impl Admin {
         topic: &str,
         timeout: Duration,
     ) -> Result<Vec<Option<i64>>, KafkaError> {
+        self.committed(group, topic, timeout, |element| {
+            if let Offset::Offset(offset) = element.offset() {
+                Some(offset)
+            } else {
+                None
+            }
+        })
+    }
+
+    /// The notes beside what a group has committed of each partition; `None` where there is none.
+    pub fn committed_notes(
+        &self,
+        group: &str,
+        topic: &str,
+        timeout: Duration,
+    ) -> Result<Vec<Option<Note>>, KafkaError> {
+        let texts = self.committed(group, topic, timeout, |element| {
+            element.metadata().to_owned()
+        })?;
+        Ok(texts.iter().map(|text| Note::parse(text)).collect())
+    }
+
+    fn committed<T>(
+        &self,
+        group: &str,
+        topic: &str,
+        timeout: Duration,
+        read: impl Fn(&TopicPartitionListElem<'_>) -> T,
+    ) -> Result<Vec<T>, KafkaError> {
         let doing = format!("look up what group {group} has committed of topic {topic}");
         let mut config = client_config(&self.kafka, "millpond-admin");
         config.set("group.id", group);
@@ -189,14 +218,11 @@ impl Admin {
         patiently(timeout, |left| {
             let list = self.all_partitions(topic, &doing, left)?;
             let answer = member.committed_offsets(list, left).map_err(failed)?;
-            let known = |offset| {
-                if let Offset::Offset(offset) = offset {
-                    Some(offset)
-                } else {
-                    None
-                }
-            };
-            each_offset(&answer, known).map_err(failed)
+            let elements = answer.elements();
+            let read = elements
+                .iter()
+                .map(|element| element.error().map(|()| read(element)));
+            read.collect::<Result<_, _>>().map_err(failed)
         })
     }
 
@@ -221,13 +247,14 @@ impl Admin {
     }
 
     /// Sets what a group has committed of these partitions, without joining it. The coordinator refuses while the group has
-    /// members, so a consumer that starts meanwhile is never moved under its feet.
+    /// members, so a consumer that starts meanwhile is never moved under its feet. Notes stay as they are.
     pub fn commit_offsets(
         &self,
         group: &str,
         topic: &str,
         offsets: &[(Partition, i64)],
     ) -> Result<(), KafkaError> {
+        let notes = self.committed_notes(group, topic, CONNECT_TIMEOUT)?;
         let doing = format!("set what group {group} has committed of topic {topic}");
         let mut config = client_config(&self.kafka, "millpond-admin");
         config.set("group.id", group);
@@ -236,7 +263,16 @@ impl Admin {
             .create_with_context(Context::default())
             .map_err(|error| self.error(&doing, &error))?;
         let failed = |error| KafkaError::of(&self.kafka, &doing, &error, last_error(&member));
-        let list = offset_list(topic, offsets).map_err(failed)?;
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (partition, offset) in offsets {
+            let mut element = list.add_partition(topic, partition.0);
+            element
+                .set_offset(Offset::Offset(*offset))
+                .map_err(failed)?;
+            if let Some(note) = notes.get(partition.index()).copied().flatten() {
+                element.set_metadata(note.to_string());
+            }
+        }
         member.commit(&list, CommitMode::Sync).map_err(failed)
     }
 

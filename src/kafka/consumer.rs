@@ -7,7 +7,7 @@
 use super::membership::Membership;
 use super::native::{EventQueue, PartitionQueue, cached_end_offset};
 use crate::config::checked::Kafka;
-use crate::ids::Partition;
+use crate::ids::{Note, Partition};
 use crate::observe::recorder::PartitionAlarm;
 use crate::ready::ReadySet;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
@@ -23,6 +23,17 @@ use std::{cell::Cell, ffi::CString, mem, sync::Arc, time::Duration};
 /// While a commit is waited for, its result is looked for this often; it mostly wakes us.
 const COMMIT_LOOK: Duration = Duration::from_millis(20);
 
+/// What is committed of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Which one.
+    pub partition: Partition,
+    /// Everything below is finished.
+    pub offset: i64,
+    /// What stands beside it.
+    pub note: Note,
+}
+
 /// What the group or the client tells the poller.
 #[derive(Debug)]
 pub enum Event {
@@ -32,8 +43,8 @@ pub enum Event {
     Revoked(Vec<Partition>),
     /// These belong to somebody else already.
     Lost(Vec<Partition>),
-    /// An asynchronous commit came back.
-    Committed(Result<(), CommitError>),
+    /// An asynchronous commit came back: what the coordinator has now.
+    Committed(Result<Vec<Commit>, CommitError>),
     /// The client told of an error; it goes on by itself.
     Error(KafkaError),
     /// Only a new client helps: why.
@@ -125,15 +136,34 @@ impl ConsumerContext for Context {
         }
     }
 
-    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
         let result = match result {
             // Nothing to commit is no failure.
-            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => Ok(()),
-            other => other.map_err(CommitError),
+            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => Ok(Vec::new()),
+            Ok(()) => Ok(taken(offsets)),
+            Err(error) => Err(CommitError(error)),
         };
         self.commits_open.fetch_sub(1, Ordering::Relaxed);
         self.events.lock().push(Event::Committed(result));
     }
+}
+
+/// The commits of a list that the coordinator took.
+fn taken(offsets: &TopicPartitionList) -> Vec<Commit> {
+    let elements = offsets.elements();
+    let taken = elements.iter().filter(|element| element.error().is_ok());
+    taken
+        .filter_map(|element| {
+            let Offset::Offset(offset) = element.offset() else {
+                return None;
+            };
+            Some(Commit {
+                partition: Partition(element.partition()),
+                offset,
+                note: Note::parse(element.metadata())?,
+            })
+        })
+        .collect()
 }
 
 /// What librdkafka waits for before the group can go on. It asks for one thing at a time.
@@ -241,9 +271,17 @@ impl GroupConsumer {
     }
 
     /// Sends the offsets to the group coordinator; the result comes as [`Event::Committed`].
-    pub fn commit(&self, offsets: &[(Partition, i64)]) -> Result<(), CommitError> {
+    pub fn commit(&self, commits: &[Commit]) -> Result<(), CommitError> {
+        let mut list = TopicPartitionList::with_capacity(commits.len());
+        for commit in commits {
+            let mut element = list.add_partition(&self.topic, commit.partition.0);
+            element
+                .set_offset(Offset::Offset(commit.offset))
+                .map_err(CommitError)?;
+            element.set_metadata(commit.note.to_string());
+        }
         self.events
-            .commit(&self.client, &self.list(offsets).map_err(CommitError)?)
+            .commit(&self.client, &list)
             .map_err(|code| CommitError(KafkaError::ConsumerCommit(code)))?;
         let open = &self.client.context().commits_open;
         open.fetch_add(1, Ordering::Relaxed);
@@ -252,12 +290,8 @@ impl GroupConsumer {
 
     /// Commits and waits until this and all earlier commits have their results, at most so long: librdkafka's own
     /// synchronous commit waits for a coordinator that is away until the session is over, or longer. At revoke and close only.
-    pub fn commit_and_wait(
-        &self,
-        offsets: &[(Partition, i64)],
-        within: Duration,
-    ) -> Result<(), CommitError> {
-        self.commit(offsets)?;
+    pub fn commit_and_wait(&self, commits: &[Commit], within: Duration) -> Result<(), CommitError> {
+        self.commit(commits)?;
         let deadline = crate::clock::now() + within;
         let mut result = Ok(());
         loop {
@@ -358,12 +392,12 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// The group's committed offset of each of these partitions; `None` where it never committed.
+    /// The group's committed offset of each of these partitions, with its note; `None` where it never committed.
     pub fn committed(
         &self,
         partitions: &[Partition],
         timeout: Duration,
-    ) -> Result<Vec<(Partition, Option<i64>)>, KafkaError> {
+    ) -> Result<Vec<(Partition, Option<i64>, Option<Note>)>, KafkaError> {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for partition in partitions {
             list.add_partition(&self.topic, partition.0);
@@ -377,7 +411,8 @@ impl Lookup {
             } else {
                 None
             };
-            committed.push((Partition(element.partition()), offset));
+            let note = Note::parse(element.metadata());
+            committed.push((Partition(element.partition()), offset, note));
         }
         Ok(committed)
     }

@@ -1,7 +1,7 @@
 //! What a poller asks of Kafka, apart from how librdkafka does it: the simulation puts a group of its own in its place. Each
 //! call here is the one of the same name there, where its doc is.
 
-use super::consumer::{CommitError, Event, GroupConsumer};
+use super::consumer::{Commit, CommitError, Event, GroupConsumer};
 use super::native::{Message, PartitionQueue};
 use crate::ids::Partition;
 use std::time::Duration;
@@ -23,13 +23,9 @@ pub trait Member {
     /// See [`GroupConsumer::unassign`].
     fn unassign(&self, partitions: &[Partition]) -> Result<(), ClientError>;
     /// See [`GroupConsumer::commit`].
-    fn commit(&self, offsets: &[(Partition, i64)]) -> Result<(), CommitError>;
+    fn commit(&self, commits: &[Commit]) -> Result<(), CommitError>;
     /// See [`GroupConsumer::commit_and_wait`].
-    fn commit_and_wait(
-        &self,
-        offsets: &[(Partition, i64)],
-        within: Duration,
-    ) -> Result<(), CommitError>;
+    fn commit_and_wait(&self, commits: &[Commit], within: Duration) -> Result<(), CommitError>;
     /// See [`GroupConsumer::positions`].
     fn positions(&self) -> Result<Vec<(Partition, i64)>, ClientError>;
     /// See [`GroupConsumer::end_offset`].
@@ -80,15 +76,11 @@ impl Member for GroupConsumer {
     fn unassign(&self, partitions: &[Partition]) -> Result<(), ClientError> {
         self.unassign(partitions)
     }
-    fn commit(&self, offsets: &[(Partition, i64)]) -> Result<(), CommitError> {
-        self.commit(offsets)
+    fn commit(&self, commits: &[Commit]) -> Result<(), CommitError> {
+        self.commit(commits)
     }
-    fn commit_and_wait(
-        &self,
-        offsets: &[(Partition, i64)],
-        within: Duration,
-    ) -> Result<(), CommitError> {
-        self.commit_and_wait(offsets, within)
+    fn commit_and_wait(&self, commits: &[Commit], within: Duration) -> Result<(), CommitError> {
+        self.commit_and_wait(commits, within)
     }
     fn positions(&self) -> Result<Vec<(Partition, i64)>, ClientError> {
         self.positions()

@@ -379,6 +379,8 @@ pub struct Registry {
     pub shard_names: Vec<String>,
     /// The shard of each partition.
     pub shard_of_partition: Vec<ShardIndex>,
+    /// Rules that may still skip what comes.
+    pub rules_active: Gauge,
     /// Messages that became dead letters, by reason; counted when the dead letter is in Kafka.
     pub dead_letters: [SharedCounter; Reason::COUNT],
     /// The newest picture of hot rows and apps.
@@ -414,6 +416,7 @@ impl Registry {
                 .collect(),
             shard_names,
             shard_of_partition,
+            rules_active: Gauge::default(),
             dead_letters: Default::default(),
             hot: hot::Board::default(),
             ready: AtomicBool::new(false),

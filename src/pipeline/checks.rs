@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::config::checked::Shard;
 use crate::kafka::KafkaError;
 use crate::kafka::admin::Admin;
+use crate::rules;
 use crate::sink::connect::connect;
 use crate::sink::schema::{SchemaError, Source, check_source, check_tables};
 use crate::sink::shape::SUBSCRIPTION;
@@ -197,6 +198,7 @@ fn source_of(admin: &Admin, config: &Config) -> Result<Source, Trouble> {
         }
         Ok(Some(_)) => {}
     }
+    check_rules_topic(admin, &kafka.topic)?;
     let Some(topic_id) = admin.topic_id(&kafka.topic, TIMEOUT) else {
         return Err(Trouble::Away(format!(
             "the brokers don't tell the id of topic {}",
@@ -210,6 +212,21 @@ fn source_of(admin: &Admin, config: &Config) -> Result<Source, Trouble> {
         partitions: i32::try_from(partitions).expect("partitions fit Kafka's i32"),
         shard_map: config.partitioner.shard_map_hash(),
     })
+}
+
+/// Without the rules nobody knows what to skip; and one that is not compacted grows for ever, or forgets.
+fn check_rules_topic(admin: &Admin, topic: &str) -> Result<(), Trouble> {
+    let name = rules::topic_of(topic);
+    match admin.topic_partitions(&name, TIMEOUT) {
+        Err(error) => Err(Trouble::Away(error.to_string())),
+        Ok(Some(1)) => Ok(()),
+        Ok(Some(found)) => Err(Trouble::Wrong(format!(
+            "topic {name} has {found} partitions; rules are in order in one only. Delete it and run `millpond init`"
+        ))),
+        Ok(None) => Err(Trouble::Wrong(format!(
+            "topic {name} is not there. Run `millpond init` to make it"
+        ))),
+    }
 }
 
 /// Where the topic's offsets come from; for `init`, right after it made the topic.

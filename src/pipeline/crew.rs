@@ -376,5 +376,6 @@ fn settings(start: &GroupStart) -> WorkerSettings {
         batch_linger: config.consumer.batch_linger,
         incarnation: config.kafka.incarnation,
         partitioner: partitioner.map(Arc::new),
+        rules: start.poller_shared.rules.clone(),
     }
 }

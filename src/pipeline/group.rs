@@ -7,7 +7,7 @@ use super::{BaselineLimit, RunError, RunOptions};
 use crate::config::Config;
 use crate::cores;
 use crate::dispatch::Dispatch;
-use crate::ids::ShardIndex;
+use crate::ids::{EpochId, ShardIndex};
 use crate::kafka::consumer::GroupConsumer;
 use crate::kafka::dead_letters::DeadLetterSender;
 use crate::kafka::membership::Membership;
@@ -180,6 +180,8 @@ fn build(start: GroupStart) -> Result<(Poller, Arc<Crew>), RunError> {
             "the poller can't be pinned; it runs on any core of its group"
         );
     }
+    let woken = ready.clone();
+    start.poller_shared.rules.wake_by(move || woken.wake());
     let recorder = start.poller_shared.registry.pollers[start.number].clone();
     let settings = poller_settings(&config, start.options, start.slots);
     let poller = Poller::new(
@@ -234,5 +236,7 @@ fn poller_settings(config: &Config, options: RunOptions, slots: Slots) -> Poller
         revoke_deadline: consumer.revoke_deadline,
         on_lost_records: consumer.on_lost_records,
         partitioner: Arc::new(config.partitioner.clone()),
+        incarnation: config.kafka.incarnation,
+        first_epoch: EpochId(rand::random()),
     }
 }

@@ -5,11 +5,13 @@
 //! - [`crew`]: the group's workers, also while their number changes
 //! - [`control`]: what is changed while it runs, and by whom: the admin address ([`workers_api`]), SIGHUP ([`reload`])
 //! - [`hot`]: who is hot, watched from beside
+//! - [`rules`]: the rules topic, kept by a thread of its own
 //! - [`progress`]: whether the group has caught up
 //! - [`end`]: how the drain deadline is spent
 //!
 //! End, in this order: 1 the pollers are told to stop; they stop reading, drain, commit and leave the group, and drop their
-//! lanes. 2 Workers end with their lanes; those that are stuck are told to give up. 3 Dead letters that wait are delivered.
+//! lanes. 2 Workers end with their lanes; those that are stuck are told to give up. 3 Dead letters that wait are delivered. 4 The
+//! thread of the rules topic ends.
 //! Whatever misses its deadline is left behind: the process ends, and what it had in flight is read again.
 
 pub mod checks;
@@ -20,6 +22,7 @@ pub mod group;
 pub mod hot;
 pub mod progress;
 pub mod reload;
+pub mod rules;
 pub mod workers_api;
 
 use crate::config::Config;
@@ -28,6 +31,7 @@ use crate::observe::recorder::{ConnectionState, Registry, WorkerRecorder};
 use crate::observe::summary::Summary;
 use crate::poller::assignment::{Budget, Slots};
 use crate::poller::{Ended, PollerShared};
+use crate::rules::Rules;
 use crate::sink::rate::WriteRates;
 use crate::sync::{AtomicBool, Ordering, SignalFlag};
 use crate::worker::SinkKind;
@@ -38,6 +42,7 @@ use control::{Control, Running};
 use end::{EndTimes, remaining};
 use group::{Group, GroupStart};
 use progress::Target;
+use rules::RulesThread;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -73,7 +78,7 @@ pub struct RunError(pub String);
 pub fn run(
     config: &Arc<Config>,
     options: RunOptions,
-    (registry, control): (&Arc<Registry>, &Control),
+    (registry, control, rules): (&Arc<Registry>, &Control, &Arc<Rules>),
     signal: &Arc<SignalFlag>,
 ) -> Result<Summary, RunError> {
     let Some(checked) = checks::wait_until_sound(config, options.sink, signal)? else {
@@ -85,6 +90,7 @@ pub fn run(
         .until_caught_up
         .then(|| Target::read(config, options.sink))
         .transpose()?;
+    let keeper = RulesThread::start(config, options.sink, rules, registry)?;
     let (giving_up, abandon) = crossbeam_channel::bounded(0);
     let stop = Arc::new(AtomicBool::new(false));
     let watcher = hot::Watcher::start(&config.hot, registry)?;
@@ -92,12 +98,13 @@ pub fn run(
         config,
         options,
         &checked,
-        registry,
+        (registry, rules),
         &dead_letters,
         (&stop, abandon),
     )?;
     control.begin(running);
-    let failure = watch(&groups, registry, target, signal, &stop);
+    let has_ended = || ended_by_itself(&groups, &keeper);
+    let failure = watch(has_ended, registry, target, signal, &stop);
     control.end();
     let watcher = watcher.stop();
     registry.ready.store(false, Ordering::Relaxed);
@@ -107,6 +114,7 @@ pub fn run(
     let give_up_by = now + end.give_up;
     let failures = join(groups, (now + end.leave, give_up_by), &giving_up, failure);
     drop(giving_up);
+    keeper.stop(give_up_by);
     let undelivered = dead_letters.stop(remaining(give_up_by));
     if undelivered > 0 {
         tracing::warn!(
@@ -125,7 +133,7 @@ fn start_groups(
     config: &Arc<Config>,
     options: RunOptions,
     checked: &Checked,
-    registry: &Arc<Registry>,
+    (registry, rules): (&Arc<Registry>, &Arc<Rules>),
     dead_letters: &DeadLetters,
     (stop, abandon): (&Arc<AtomicBool>, crossbeam_channel::Receiver<()>),
 ) -> Result<(Vec<Group>, Running), RunError> {
@@ -135,6 +143,7 @@ fn start_groups(
         registry: registry.clone(),
         budget: Arc::new(Budget::new(config.consumer.in_memory_bytes_max)),
         rates: rates.clone(),
+        rules: rules.clone(),
         stop: stop.clone(),
     };
     let worker_shared = Shared {
@@ -192,9 +201,18 @@ fn join(
     failures
 }
 
-/// Waits for a signal, for the target, or for a poller's end. `Some`: why a poller ended by itself.
+/// What has ended by itself.
+fn ended_by_itself(groups: &[Group], keeper: &RulesThread) -> Option<String> {
+    if keeper.has_ended() {
+        return Some("the thread that keeps the rules topic ended by itself".to_owned());
+    }
+    let number = groups.iter().position(Group::has_ended)?;
+    Some(format!("core group {number} ended by itself"))
+}
+
+/// Waits for a signal, for the target, or for a thread's end. `Some`: what ended by itself.
 fn watch(
-    groups: &[Group],
+    has_ended: impl Fn() -> Option<String>,
     registry: &Registry,
     mut target: Option<Target>,
     signal: &SignalFlag,
@@ -206,10 +224,9 @@ fn watch(
             tracing::info!("told to stop: finishing what is in flight");
             return None;
         }
-        if let Some(number) = groups.iter().position(Group::has_ended) {
+        if let Some(what) = has_ended() {
             stop.store(true, Ordering::Release);
-            return (!signal.load(Ordering::Acquire))
-                .then(|| format!("core group {number} ended by itself"));
+            return (!signal.load(Ordering::Acquire)).then_some(what);
         }
         let ready = is_ready(registry);
         registry.ready.store(ready, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 
 use super::PollerSettings;
 use super::lookup::Start;
+use super::tenure::Tenure;
 use crate::commit::Tracker;
 use crate::dispatch::Origin;
 use crate::ids::Partition;
@@ -117,6 +118,8 @@ pub struct Assigned<Q: Queue = PartitionQueue> {
     pub skips_gap: bool,
     /// It counts for what this process may write to its shard.
     pub may_write: bool,
+    /// How far it may be dispatched.
+    pub tenure: Tenure,
     /// Everything below is finished: where reading began, then as far as it went. -1 where that is not known.
     finished: i64,
     /// Mean size of the messages of the last read; 0 before the first.
@@ -127,7 +130,13 @@ pub struct Assigned<Q: Queue = PartitionQueue> {
 
 impl<Q: Queue> Assigned<Q> {
     /// A new epoch that begins at `start`.
-    pub fn new(start: &Start, queue: Q, settings: &PollerSettings, ready: &Arc<ReadySet>) -> Self {
+    pub fn new(
+        start: &Start,
+        queue: Q,
+        tenure: Tenure,
+        settings: &PollerSettings,
+        ready: &Arc<ReadySet>,
+    ) -> Self {
         let tracker = Tracker::new(settings.in_memory_max_per_partition.now());
         let origin = Origin::new(start.partition, tracker.ring().clone(), ready.clone());
         Self {
@@ -145,6 +154,7 @@ impl<Q: Queue> Assigned<Q> {
             stopped: start.stopped,
             skips_gap: false,
             may_write: true,
+            tenure,
             // What is gone below the start of one that stands still is not finished: somebody has to decide.
             finished: match start.stopped {
                 true => start.committed.unwrap_or(-1),

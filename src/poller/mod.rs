@@ -11,6 +11,7 @@
 //! - [`lookup`]: where partitions begin; asked on threads of its own, so that the poll loop never waits
 //! - [`receive`]: what a message in hand becomes
 //! - [`progress`]: what is finished: committed, and shown
+//! - [`tenure`]: how far an epoch may dispatch, and whether all rules are decided
 //! - [`anew`]: partitions that are assigned anew, as they have gone silent or lost records
 //!
 //! Shutdown: 1 stop reading; nothing new gets a slot. 2 drain: workers finish, at most until the deadline. 3 commit and wait;
@@ -21,11 +22,12 @@ pub mod assignment;
 pub mod lookup;
 pub mod progress;
 pub mod receive;
+pub mod tenure;
 
 use crate::config::checked::OnLostRecords;
 use crate::dispatch::Dispatch;
 use crate::fault;
-use crate::ids::Partition;
+use crate::ids::{EpochId, Partition};
 use crate::kafka::consumer::{Event, GroupConsumer};
 use crate::kafka::dead_letters::DeadLetterSender;
 use crate::kafka::member::Member;
@@ -33,6 +35,7 @@ use crate::observe::Registry;
 use crate::observe::recorder::PollerRecorder;
 use crate::partitioner::Partitioner;
 use crate::ready::ReadySet;
+use crate::rules::Rules;
 use crate::sink::rate::{WriteRate, WriteRates};
 use crate::sync::{AtomicBool, Ordering};
 use anew::Silence;
@@ -74,6 +77,10 @@ pub struct PollerSettings {
     pub on_lost_records: OnLostRecords,
     /// Which shard a partition is of.
     pub partitioner: Arc<Partitioner>,
+    /// The life of the topic.
+    pub incarnation: i32,
+    /// Its epochs are named from here on; chosen so that no other poller's are.
+    pub first_epoch: EpochId,
 }
 
 /// What a poller shares with the rest of the process.
@@ -85,6 +92,8 @@ pub struct PollerShared {
     pub budget: Arc<Budget>,
     /// Bounds on rows per second, which follow the assignment.
     pub rates: Arc<WriteRates>,
+    /// What is to be skipped.
+    pub rules: Arc<Rules>,
     /// Set when the process is to end.
     pub stop: Arc<AtomicBool>,
 }
@@ -125,6 +134,10 @@ pub struct Poller<M: Member = GroupConsumer> {
     sweep_due: Instant,
     /// By partition: the question that tells where it begins, until it does or the partition is given up.
     asked: Vec<Option<u64>>,
+    /// Epochs begun so far.
+    epochs: u64,
+    /// The version of the rules that was looked at.
+    rules_seen: u64,
     /// The headers of the message in hand.
     headers: crate::dispatch::Headers,
     /// Partitions to be visited in this round.
@@ -161,6 +174,8 @@ impl<M: Member> Poller<M> {
             commits_due: now,
             gauges_due: now,
             sweep_due: now,
+            epochs: 0,
+            rules_seen: 0,
             headers: crate::dispatch::Headers::default(),
             visits: Vec::new(),
         }
@@ -185,6 +200,7 @@ impl<M: Member> Poller<M> {
             return Err(Ended::Stopped);
         }
         self.serve_group().map_err(Ended::Failed)?;
+        self.follow_rules();
         self.dispatch.change_lanes();
         let mut busy = false;
         let mut visits = std::mem::take(&mut self.visits);
@@ -271,7 +287,10 @@ impl<M: Member> Poller<M> {
                     self.give_up(&partitions);
                     self.unassign(&partitions)?;
                 }
-                Event::Committed(Ok(())) => fault::crash_point("after-commit"),
+                Event::Committed(Ok(commits)) => {
+                    fault::crash_point("after-commit");
+                    self.committed(&commits);
+                }
                 Event::Committed(Err(error)) => self.commit_failed(&error),
                 Event::Fatal(why) => return Err(format!("the Kafka client can't go on: {why}")),
                 Event::Error(error) => {
@@ -343,7 +362,8 @@ impl<M: Member> Poller<M> {
     fn begin(&mut self, starts: &[lookup::Start]) -> Result<(), String> {
         for start in starts {
             let queue = self.consumer.take_queue(start.partition);
-            let assigned = Assigned::new(start, queue, &self.settings, &self.ready);
+            let tenure = self.new_tenure(start);
+            let assigned = Assigned::new(start, queue, tenure, &self.settings, &self.ready);
             self.assigned[start.partition.index()] = Some(Box::new(assigned));
             self.shared.budget.assigned_changed(1);
             self.rate_of(start.partition).partition_comes();
@@ -432,6 +452,7 @@ impl<M: Member> Poller<M> {
     }
 
     fn bury(&mut self, assigned: Assigned<M::Queue>) {
+        self.end_tenure(&assigned.tenure);
         let partition = assigned.partition;
         self.shared
             .registry

@@ -4,7 +4,7 @@
 use super::Poller;
 use crate::fault;
 use crate::ids::Partition;
-use crate::kafka::consumer::CommitError;
+use crate::kafka::consumer::{Commit, CommitError};
 use crate::kafka::member::Member;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ impl<M: Member> Poller<M> {
         if now >= self.sweep_due {
             self.sweep_due = now + SWEEP_INTERVAL;
             self.mark_all();
+            self.say_held();
         }
         if now >= self.gauges_due {
             self.gauges_due = now + GAUGES_INTERVAL;
@@ -33,13 +34,25 @@ impl<M: Member> Poller<M> {
         if offsets.is_empty() || self.settings.commit_interval.is_none() {
             return true;
         }
+        let commits: Vec<Commit> = offsets
+            .into_iter()
+            .filter_map(|(partition, offset)| {
+                let assigned = self.assigned[partition.index()].as_mut()?;
+                let note = assigned.tenure.note(now);
+                Some(Commit {
+                    partition,
+                    offset,
+                    note,
+                })
+            })
+            .collect();
         fault::crash_point("before-commit");
-        match self.consumer.commit(&offsets) {
+        match self.consumer.commit(&commits) {
             Ok(()) => {
                 self.recorder.commits.add(1);
-                for (partition, offset) in offsets {
-                    if let Some(assigned) = &mut self.assigned[partition.index()] {
-                        assigned.committed = offset;
+                for commit in commits {
+                    if let Some(assigned) = &mut self.assigned[commit.partition.index()] {
+                        assigned.committed = commit.offset;
                     }
                 }
             }
@@ -58,11 +71,12 @@ impl<M: Member> Poller<M> {
         }
         for assigned in self.assigned.iter_mut().flatten() {
             assigned.commit_again();
+            assigned.tenure.ask_again();
         }
     }
 
-    /// What is finished beyond the last commit. A partition with nothing in flight is finished up to the consumer's position,
-    /// which is past control records too, so that its lag reaches 0.
+    /// What is finished beyond the last commit, or waits for a ceiling. A partition with nothing in flight is finished up to the
+    /// consumer's position, which is past control records too, so that its lag reaches 0.
     fn committable(&mut self) -> Vec<(Partition, i64)> {
         let positions = self.consumer.positions().unwrap_or_default();
         for (partition, position) in positions {
@@ -71,10 +85,12 @@ impl<M: Member> Poller<M> {
             }
         }
         let mut offsets = Vec::new();
+        let now = crate::clock::now();
         for assigned in self.assigned.iter_mut().flatten() {
             assigned.tracker.advance();
             let finished = assigned.finished();
-            if finished > assigned.committed {
+            let is_due = finished > assigned.committed || assigned.tenure.wants_ceiling(now);
+            if is_due && finished >= 0 && assigned.tenure.may_commit() {
                 offsets.push((assigned.partition, finished));
             }
         }
@@ -85,14 +101,33 @@ impl<M: Member> Poller<M> {
         if self.settings.commit_interval.is_none() {
             return;
         }
-        let mut offsets = self.committable();
-        offsets.retain(|(partition, _)| partitions.contains(partition));
-        if offsets.is_empty() {
+        self.committable();
+        let mut commits = Vec::new();
+        for partition in partitions {
+            let Some(assigned) = &mut self.assigned[partition.index()] else {
+                continue;
+            };
+            // Sent even if nothing is newly finished: the next owner may begin to decide where this one ended.
+            let offset = assigned.finished();
+            if offset >= 0 && assigned.tenure.may_commit() {
+                commits.push(Commit {
+                    partition: *partition,
+                    offset,
+                    note: assigned.tenure.last_note(),
+                });
+            }
+        }
+        if commits.is_empty() {
             return;
         }
         self.recorder.commits.add(1);
         let within = self.settings.commit_deadline;
-        if let Err(error) = self.consumer.commit_and_wait(&offsets, within) {
+        let done = self.consumer.commit_and_wait(&commits, within);
+        // What came of earlier ones was heard there, too.
+        for assigned in self.assigned.iter_mut().flatten() {
+            assigned.tenure.ask_again();
+        }
+        if let Err(error) = done {
             self.recorder.commit_failures.add(1);
             tracing::warn!(error = %error, "the last commit failed; what it held is read again and the fence refuses it");
             // It may have been an earlier one that failed, with partitions that stay.

@@ -47,6 +47,12 @@ impl<M: Member> Poller<M> {
         let (now, now_ms) = (crate::clock::now(), crate::clock::wall_ms());
         let (mut messages, mut bytes) = (0, 0);
         while let Some(message) = assigned.held.front() {
+            if message.error().is_none() && !assigned.tenure.admits(message.offset()) {
+                // A new ceiling, or what was waited for, marks the partition again.
+                self.wait_for_tenure(&mut assigned.tenure);
+                more = false;
+                break;
+            }
             self.headers.clear();
             message.for_each_header(|name, value| self.headers.push(name, value));
             let length = message_bytes(message) + self.headers.length() as u64;
@@ -103,6 +109,7 @@ impl<M: Member> Poller<M> {
             return;
         }
         assigned.received_message();
+        assigned.tenure.dispatched(message.offset());
         let slot = assigned.tracker.claim(Claim {
             offset: message.offset(),
             timestamp_ms: message.timestamp_ms(),

@@ -2,8 +2,8 @@
 //! move one step at a time, as with cooperative-sticky; a member that is declared dead is told late.
 
 use super::world::{Chance, PARTITIONS};
-use crate::ids::Partition;
-use crate::kafka::consumer::{CommitError, Event};
+use crate::ids::{Note, Partition};
+use crate::kafka::consumer::{Commit, CommitError, Event};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What the client of a member waits to be answered, or has to tell.
@@ -32,7 +32,7 @@ pub struct Reader {
 #[derive(Debug)]
 struct Sent {
     generation: u64,
-    offsets: Vec<(Partition, i64)>,
+    commits: Vec<Commit>,
 }
 
 /// A member, and its client.
@@ -61,6 +61,8 @@ pub struct Group {
     target: Vec<Option<usize>>,
     /// By partition.
     pub committed: Vec<Option<i64>>,
+    /// By partition: what stands beside that.
+    pub notes: Vec<Option<Note>>,
     /// By number.
     pub members: BTreeMap<usize, Membership>,
 }
@@ -73,6 +75,7 @@ impl Group {
             owner: vec![None; PARTITIONS],
             target: vec![None; PARTITIONS],
             committed: vec![None; PARTITIONS],
+            notes: vec![None; PARTITIONS],
             members: BTreeMap::new(),
         }
     }
@@ -273,12 +276,12 @@ impl Group {
     }
 
     /// A commit is sent.
-    pub fn send_commit(&mut self, member: usize, offsets: &[(Partition, i64)]) {
+    pub fn send_commit(&mut self, member: usize, commits: &[Commit]) {
         let membership = self.members.get_mut(&member).expect("it is there");
-        let (generation, offsets) = (membership.generation, offsets.to_vec());
+        let (generation, commits) = (membership.generation, commits.to_vec());
         membership.commits.push_back(Sent {
             generation,
-            offsets,
+            commits,
         });
     }
 
@@ -299,7 +302,7 @@ impl Group {
         let taken = membership.in_group && sent.generation == self.generation;
         let gone = membership.gone;
         let result = match (taken, answered) {
-            (true, true) => Ok(()),
+            (true, true) => Ok(sent.commits.clone()),
             (false, true) => Err(CommitError::stale()),
             (_, false) => Err(CommitError::unanswered()),
         };
@@ -308,8 +311,10 @@ impl Group {
             self.members.remove(&member);
         }
         if taken {
-            for (partition, offset) in sent.offsets {
-                self.committed[partition.index()] = Some(offset);
+            for commit in sent.commits {
+                let at = commit.partition.index();
+                self.committed[at] = Some(commit.offset);
+                self.notes[at] = Some(commit.note);
             }
         }
         (taken, gone)

@@ -3,17 +3,20 @@
 
 use super::world::{Chance, Met, Shared};
 use crate::config::checked::Start as ConfiguredStart;
-use crate::ids::Partition;
+use crate::ids::{Note, Partition};
 use crate::poller::lookup::decide::{Known, Log, decide};
 use crate::poller::lookup::{Answer, Question, Start};
 use crossbeam_channel::{Receiver, Sender};
+
+/// What the group has committed, and its note.
+type Committed = (Option<i64>, Option<Note>);
 
 /// What stands for the look-up threads: first Kafka is asked, then each shard.
 pub struct Lookups {
     asked: Receiver<Question<Partition>>,
     answer: Sender<Answer>,
     /// What Kafka told, and no shard yet.
-    known: Vec<(u64, Partition, Option<i64>, Log)>,
+    known: Vec<(u64, Partition, Committed, Log)>,
 }
 
 impl Lookups {
@@ -35,7 +38,8 @@ impl Lookups {
             for partition in partitions {
                 let log = &world.topic.logs[partition.index()];
                 let (first, end) = (log.first, log.end());
-                let committed = world.group.committed[partition.index()];
+                let at = partition.index();
+                let committed = (world.group.committed[at], world.group.notes[at]);
                 self.known
                     .push((number, partition, committed, Log { first, end }));
             }
@@ -49,15 +53,16 @@ impl Lookups {
             return;
         }
         let partitioner = world.topic.partitioner.clone();
-        let of_this = |known: &mut (u64, Partition, Option<i64>, Log)| {
+        let of_this = |known: &mut (u64, Partition, Committed, Log)| {
             known.0 == asked && partitioner.shard_of_partition(known.1) == shard
         };
         let on_lost_records = world.truth.on_lost_records();
         let mut starts: Vec<Start> = Vec::new();
-        for (_, partition, committed, log) in self.known.extract_if(.., of_this) {
+        for (_, partition, (committed, note), log) in self.known.extract_if(.., of_this) {
             let seen = &mut world.databases[shard.0].seen;
             let known = Known {
                 committed,
+                note,
                 first_seen: seen.get(&partition.index()).copied(),
             };
             let start = decide(

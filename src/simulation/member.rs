@@ -6,7 +6,7 @@ use super::topic::{Entry, Update};
 use super::world::{Met, Shared, World};
 use crate::clock;
 use crate::ids::Partition;
-use crate::kafka::consumer::{CommitError, Event};
+use crate::kafka::consumer::{Commit, CommitError, Event};
 use crate::kafka::member::{ClientError, ErrorCode, Member, Queue, Record};
 use crate::ready::ReadySet;
 use std::rc::Rc;
@@ -92,24 +92,20 @@ impl Member for SimulatedMember<'_> {
         Ok(())
     }
 
-    fn commit(&self, offsets: &[(Partition, i64)]) -> Result<(), CommitError> {
+    fn commit(&self, commits: &[Commit]) -> Result<(), CommitError> {
         let world = &mut *self.world.borrow_mut();
-        world.tell(|| format!("member {} commits {offsets:?}", self.member));
-        for (partition, offset) in offsets {
+        world.tell(|| format!("member {} commits {commits:?}", self.member));
+        for commit in commits {
             world
                 .truth
-                .check_commit(&world.topic, partition.index(), *offset);
+                .check_commit(&world.topic, commit.partition.index(), commit.offset);
         }
-        world.group.send_commit(self.member, offsets);
+        world.group.send_commit(self.member, commits);
         Ok(())
     }
 
-    fn commit_and_wait(
-        &self,
-        offsets: &[(Partition, i64)],
-        within: Duration,
-    ) -> Result<(), CommitError> {
-        self.commit(offsets)?;
+    fn commit_and_wait(&self, commits: &[Commit], within: Duration) -> Result<(), CommitError> {
+        self.commit(commits)?;
         let deadline = clock::now() + within;
         loop {
             if let Some(result) = self.world.borrow_mut().group.commit_results(self.member) {

@@ -9,7 +9,7 @@ use super::topic::MESSAGE_BYTES_MAX;
 use super::world::{Chance, Met, PARTITIONS, SHARDS, Shared};
 use crate::config::checked::OnMissingRow;
 use crate::dispatch::Dispatch;
-use crate::ids::{Partition, ShardIndex};
+use crate::ids::{EpochId, Partition, ShardIndex};
 use crate::kafka::dead_letters::{DeadLetter, DeadLetterSender, collected};
 use crate::lanes::{LaneReceiver, Post};
 use crate::observe::Registry;
@@ -18,6 +18,7 @@ use crate::poller::assignment::{Budget, Slots};
 use crate::poller::lookup::LookupClient;
 use crate::poller::{Ended, Poller, PollerSettings, PollerShared};
 use crate::ready::ReadySet;
+use crate::rules::Rules;
 use crate::sink::rate::WriteRates;
 use crate::sink::shape::SUBSCRIPTION;
 use crate::sync::{AtomicBool, Ordering};
@@ -88,7 +89,7 @@ impl Shape {
             commit_interval: Duration::from_millis(u64::from(small(chance.of(5..=150)))),
         }
     }
-    fn poller(&self, world: &Shared) -> PollerSettings {
+    fn poller(&self, world: &Shared, member: usize) -> PollerSettings {
         PollerSettings {
             in_memory_max_per_partition: Slots::new(self.slots),
             in_memory_max_per_process: None,
@@ -99,6 +100,8 @@ impl Shape {
             revoke_deadline: REVOKE_DEADLINE,
             on_lost_records: world.borrow().truth.on_lost_records(),
             partitioner: world.borrow().topic.partitioner.clone(),
+            incarnation: INCARNATION,
+            first_epoch: EpochId(u64::try_from(member).expect("few") << 32),
         }
     }
 
@@ -110,6 +113,7 @@ impl Shape {
             batch_linger: Duration::ZERO,
             incarnation: INCARNATION,
             partitioner: Some(world.borrow().topic.partitioner.clone()),
+            rules: Arc::new(Rules::new(false)),
         }
     }
 }
@@ -125,6 +129,7 @@ impl Process {
             registry: registry(world),
             budget: Arc::new(Budget::new(shape.bytes)),
             rates: Arc::new(WriteRates::new((0..SHARDS).map(|_| None), 1)),
+            rules: Arc::new(Rules::new(false)),
             stop: Arc::new(AtomicBool::new(false)),
         };
         let of_workers = WorkerShared {
@@ -143,7 +148,12 @@ impl Process {
             asked: None,
         };
         let parts = (dispatch, letters, client);
-        let poller = poller(world, member, parts, (shape.poller(world), shared.clone()));
+        let poller = poller(
+            world,
+            member,
+            parts,
+            (shape.poller(world, member), shared.clone()),
+        );
         Self {
             member,
             poller,

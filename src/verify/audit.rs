@@ -9,6 +9,7 @@ use super::{
     judge::{Change, Judge, Update},
     letters::{Letters, Reasons},
     report::{Difference, Example, Report},
+    rules::Skips,
     state::Names,
     stored::Stored,
 };
@@ -70,6 +71,7 @@ pub(super) struct Audit {
     /// By partition.
     extents: Vec<Extent>,
     letters: Letters,
+    skips: Skips,
     names: Names,
     rows: HashMap<RowKey, Entry>,
     missing: HashSet<RowKey>,
@@ -101,10 +103,17 @@ impl Audit {
                 ..Report::default()
             },
             letters,
+            skips: Skips::default(),
             names: Names::default(),
             rows: HashMap::new(),
             missing: HashSet::new(),
         }
+    }
+
+    /// With the rules.
+    pub fn skipping(mut self, skips: Skips) -> Self {
+        self.skips = skips;
+        self
     }
 
     /// Takes in a row that a shard holds. All rows come before the first message.
@@ -154,6 +163,13 @@ impl Audit {
     }
 
     fn good(&mut self, message: &Message<'_>, update: Update<'_>, mut letters: Reasons) {
+        let at = (message.partition, message.offset);
+        if self.skips.skip(at, message.timestamp_ms, &update) {
+            // As if it were not there.
+            self.report.skipped += 1;
+            self.expect_no_letters(message, letters);
+            return;
+        }
         let refused = Refused {
             all: letters.remove(Reason::Database),
             overflow: letters.remove(Reason::Overflow),

@@ -11,6 +11,7 @@ use super::{
     judge::Judge,
     letters::Letters,
     report::{Difference, Example, Report},
+    rules::Skips,
     run::{ANSWER_TIMEOUT, Topic, VerifyError, read_letters, show_found},
     state::{Digest, Names, State},
     stored::{SUBSCRIPTION, Selection, Stored, read},
@@ -95,6 +96,7 @@ impl Follower {
         let admin = Admin::connect(&config.kafka)?;
         require_committed(&admin, &config, &model.next)?;
         require_whole(&Topic::look(&admin, &config.kafka.dead_letter_topic)?)?;
+        require_no_rules(&admin, &config)?;
         let (letters, unreadable) = read_letters(&admin, &config)?;
         let (mut report, mut names) = model.compare(&config, letters, &unreadable)?;
         children::compare(&config, &mut report)?;
@@ -116,6 +118,14 @@ fn require_whole(topic: &Topic) -> Result<(), VerifyError> {
             found: span.start,
         }),
     }
+}
+
+fn require_no_rules(admin: &Admin, config: &Config) -> Result<(), VerifyError> {
+    if Skips::read(admin, config)?.is_empty() {
+        return Ok(());
+    }
+    let topic = format!("{}.rules", config.kafka.topic);
+    Err(VerifyError::HasRules { topic })
 }
 
 fn require_committed(admin: &Admin, config: &Config, next: &[i64]) -> Result<(), VerifyError> {

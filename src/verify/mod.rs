@@ -3,10 +3,11 @@
 //! An independent model. It shares words (`ids`, `dead`) and the partitioner with the consumer, but neither its decoder
 //! nor its fold nor its SQL, so that a fault there can't hide here. It changes nothing anywhere.
 
-// What is read: the rows of Postgres, the dead letters, and one message's meaning.
+// What is read: the rows of Postgres, the dead letters, the rules, and one message's meaning.
 mod json;
 mod judge;
 mod letters;
+mod rules;
 mod stored;
 // The counts beside the rows.
 mod children;

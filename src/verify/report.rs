@@ -25,6 +25,8 @@ pub struct Report {
     pub unverifiable: u64,
     /// Messages in the topic, all partitions, start to end.
     pub messages_read: u64,
+    /// Good messages that a rule skips.
+    pub skipped: u64,
     /// Messages with a dead letter of this topic and group.
     pub dead_letters: u64,
     /// Messages below the committed offset that need a dead letter and have none with the right reason.

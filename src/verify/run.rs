@@ -6,6 +6,7 @@ use super::{
     entry::show,
     letters::{Kind, Letters},
     report::{Difference, Example, Report},
+    rules::Skips,
     state::{Names, State},
     stored::{SUBSCRIPTION, Selection, Stored, StoredError, read},
 };
@@ -24,7 +25,7 @@ use std::time::Duration;
 /// How long the brokers may take for an answer.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long no record may come before the end is reached.
-const RECORD_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const RECORD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why there is no verdict.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +101,24 @@ pub enum VerifyError {
         /// The next offset to be read.
         read: i64,
     },
+    /// Nobody knows what it would skip.
+    #[error("a record of topic {topic} can't be read, about the {offset}th: {why}")]
+    Rules {
+        /// The topic.
+        topic: String,
+        /// Its place.
+        offset: i64,
+        /// What is wrong.
+        why: String,
+    },
+    /// What is followed was judged without rules.
+    #[error(
+        "topic {topic} has rules; what a rule skips can't be followed along. Run `millpond verify`, or go without rules here"
+    )]
+    HasRules {
+        /// The rules topic.
+        topic: String,
+    },
     /// Kafka is away or refuses.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
@@ -132,7 +151,8 @@ pub fn verify(config: &Config) -> Result<Report, VerifyError> {
     }
     let extents = extents(&admin, config, &topic)?;
     let (letters, unreadable) = read_letters(&admin, config)?;
-    let mut audit = Audit::new(config, extents, letters);
+    let skips = Skips::read(&admin, config)?;
+    let mut audit = Audit::new(config, extents, letters).skipping(skips);
     for (partition, offset) in unreadable {
         audit.unreadable_letter(partition, offset);
     }

@@ -19,7 +19,7 @@ pub enum Outcome {
     Applied,
     /// It was in its row already.
     Replayed,
-    /// Its row doesn't exist, and the configuration says to make none.
+    /// A rule says so, or its row doesn't exist and the configuration says to make none.
     Skipped,
     /// Its partition is no longer ours.
     DeadEpoch,

@@ -5,7 +5,7 @@
 //!
 //! When the number of lanes changes, it hands over between two turns and waits for another duty (`lanes/README.md`).
 //!
-//! One turn: take what is there, up to `batch_rows_max` → drop dead epochs → decode → fold by row → sort → write →
+//! One turn: take what is there, up to `batch_rows_max` → drop dead epochs → decode → rules → fold by row → sort → write →
 //! settle every slot. Nothing of a turn stays behind but parked rows.
 //!
 //! - [`fold`]: messages of one row become one write
@@ -39,8 +39,9 @@ use crate::kafka::dead_letters::DeadLetterSender;
 use crate::lanes::{LaneReceiver, Post};
 use crate::observe::recorder::{ConnectionState, WorkerRecorder};
 use crate::partitioner::Partitioner;
+use crate::rules::{Rules, RulesView, table::Seen};
 use crate::sink::shard::{ShardConnection, ShardSession};
-use crate::update::{Place, decode};
+use crate::update::{Place, Update, decode};
 use apply::Applier;
 use crossbeam_channel::RecvTimeoutError;
 use fold::{Dead, Folds, Outcome};
@@ -78,6 +79,8 @@ pub struct WorkerSettings {
     pub incarnation: i32,
     /// Where messages belong; `None` trusts the producer.
     pub partitioner: Option<Arc<Partitioner>>,
+    /// What is to be skipped.
+    pub rules: Arc<Rules>,
 }
 
 /// One worker, to be run on its thread.
@@ -87,6 +90,7 @@ pub struct Worker<S = ShardConnection> {
     lane: Option<LaneReceiver>,
     /// A batch that would have made the last turn too large.
     carried: Option<Batch>,
+    rules: RulesView,
     settings: WorkerSettings,
     applier: Applier<S>,
     parking: Parking,
@@ -108,6 +112,7 @@ impl<S: ShardSession> Worker<S> {
             post,
             lane,
             carried: None,
+            rules: RulesView::new(settings.rules.clone()),
             settings,
             applier,
             parking: Parking::default(),
@@ -241,7 +246,9 @@ impl<S: ShardSession> Worker<S> {
             .flat_map(|segment| segment.rows.clone().map(|_| &segment.origin))
             .collect();
         let mut keys = vec![None; origins.len()];
+        self.rules.refresh();
         let mut folds = self.decode(turn, &origins, &mut keys);
+        self.rules.count();
         if !self.settings.baseline {
             folds.sort();
         }
@@ -287,7 +294,7 @@ impl<S: ShardSession> Worker<S> {
 
     /// Decodes and folds. What can't be decoded, is dead, or waits behind a parked update has its outcome already.
     fn decode<'t>(
-        &self,
+        &mut self,
         turn: &'t [Batch],
         origins: &[&Arc<Origin>],
         keys: &mut [Option<RowKey>],
@@ -319,6 +326,11 @@ impl<S: ShardSession> Worker<S> {
                 Ok(update) => {
                     keys[number] = Some(update.key);
                     unknown_keys += u64::from(update.unknown_keys);
+                    let at = (origin.partition, row.offset, row.timestamp_ms);
+                    if self.rules.is_active() && self.rules.skips(&seen(&update, at)) {
+                        folds.outcomes[number] = Outcome::Skipped;
+                        continue;
+                    }
                     if self.parking.holds(&update.key) {
                         folds.outcomes[number] = Outcome::Parked;
                         continue;
@@ -353,5 +365,19 @@ impl<S: ShardSession> Worker<S> {
                 self.turn(vec![batch]);
             }
         }
+    }
+}
+
+/// What rules look at.
+fn seen(
+    update: &Update<'_>,
+    (partition, offset, timestamp_ms): (crate::ids::Partition, i64, i64),
+) -> Seen {
+    Seen {
+        partition,
+        offset,
+        timestamp_ms,
+        row: update.key,
+        parent: update.link().flatten(),
     }
 }

@@ -17,6 +17,7 @@
 //! - [`links`]: rows that are linked to parents
 //! - [`losses`]: records are gone before they were read
 //! - [`rewind`]: a database that lost a tail gets it again
+//! - [`rules`]: skip rules hold on every process, over restarts, moves and kills
 //! - [`demo`]: everything in one process, with nothing installed
 //! - [`trouble`]: a row, a shard or a limit in trouble
 //! - [`bad_days`]: something is missing, away, or another one
@@ -49,6 +50,7 @@ mod mutants;
 mod pond;
 mod reading;
 mod rewind;
+mod rules;
 mod secure;
 mod services;
 mod spine;

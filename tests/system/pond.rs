@@ -334,7 +334,8 @@ impl Pond {
         let text = std::fs::read_to_string(&self.config).ok()?;
         let kafka = config::load(&Sources::of_text(&text)).ok()?.config.kafka;
         let admin = Admin::connect(&kafka).ok()?;
-        for topic in [&kafka.topic, &kafka.dead_letter_topic] {
+        let rules = format!("{}.rules", kafka.topic);
+        for topic in [&kafka.topic, &kafka.dead_letter_topic, &rules] {
             admin.delete_topic(topic, FORGET).ok()?;
         }
         Some(())

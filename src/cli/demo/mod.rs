@@ -19,6 +19,7 @@ use crate::observe::hot::with_hot;
 use crate::observe::{log, summary::Summary};
 use crate::pipeline;
 use crate::sync::{Ordering, SignalFlag};
+use crate::worker::SinkKind;
 use anyhow::{Context, bail};
 use progress::{Goal, Line};
 use services::Services;
@@ -88,13 +89,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     init::make(&config, |_| Ok(()))?;
     let registry = pipeline::registry(&config);
     let gate = Gate::new(config.admin.token.clone());
-    let routes = with_hot(consumer_routes(&registry), &registry, gate);
+    let rules = pipeline::rules::rules(SinkKind::Postgres);
+    let routes = with_hot(consumer_routes(&registry), &registry, gate.clone());
+    let routes = pipeline::rules::api::routes(routes, &gate, &rules);
     let admin = start_admin(&config, routes)?;
     print_note(&format!(
         "admin address: http://{}/metrics",
         admin.address()
     ));
-    let mut demo = Demo::start(&config, &registry)?;
+    let mut demo = Demo::start(&config, &registry, &rules)?;
     send(&args, &config, &mut demo, services.lag_max(), &signal)?;
     let summary = if args.keep {
         Summary::of(&registry)

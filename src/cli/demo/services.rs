@@ -10,6 +10,7 @@ use crate::config::{self, Config};
 use crate::embedded::{Binaries, Server};
 use crate::kafka::admin::Admin;
 use crate::kafka::mock::{self, MockCluster};
+use crate::rules;
 use crate::sink::connect::connect;
 use anyhow::Context;
 use std::fmt::Write;
@@ -191,6 +192,7 @@ impl Services {
         let admin = Admin::connect(kafka)?;
         admin.delete_topic(&kafka.topic, REMOVE_TIMEOUT)?;
         admin.delete_topic(&kafka.dead_letter_topic, REMOVE_TIMEOUT)?;
+        admin.delete_topic(&rules::topic_of(&kafka.topic), REMOVE_TIMEOUT)?;
         admin.delete_group(&kafka.group, REMOVE_TIMEOUT)?;
         Ok(())
     }

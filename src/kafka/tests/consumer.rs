@@ -1,7 +1,8 @@
 //! A member's commits, and how it leaves.
 
 use super::*;
-use crate::kafka::consumer::{Event, GroupConsumer};
+use crate::ids::{EpochId, Note};
+use crate::kafka::consumer::{Commit, Event, GroupConsumer};
 use crate::kafka::membership::Membership;
 use crate::ready::ReadySet;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -55,11 +56,24 @@ fn assign(consumer: &GroupConsumer) {
     consumer.assign(&starts).unwrap();
 }
 
-fn committed(event: Event) -> Option<bool> {
+/// The outer option: whether a commit came back. The inner one: what the coordinator took.
+fn committed(event: Event) -> Option<Option<Vec<Commit>>> {
     if let Event::Committed(result) = event {
-        Some(result.is_ok())
+        Some(result.ok())
     } else {
         None
+    }
+}
+
+fn commit(offset: i64) -> Commit {
+    Commit {
+        partition: Partition(0),
+        offset,
+        note: Note {
+            incarnation: 1,
+            epoch: EpochId(7),
+            ceiling: offset + 100,
+        },
     }
 }
 
@@ -79,14 +93,17 @@ fn a_commit_that_fails_in_the_background_is_told() {
     let broker = mocked("commit-told");
     let consumer = join(&broker.kafka);
     assign(&consumer);
-    consumer.commit(&[(Partition(0), 5)]).unwrap();
-    assert!(wait_for(&consumer, committed));
+    consumer.commit(&[commit(5)]).unwrap();
+    assert_eq!(wait_for(&consumer, committed), Some(vec![commit(5)]));
+    let lookup = consumer.lookup().committed(&[Partition(0)], TIMEOUT);
+    let expected = (Partition(0), Some(5), Some(commit(5).note));
+    assert_eq!(lookup.unwrap(), [expected]);
 
     let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION;
     let mock = broker.mock.as_ref().unwrap();
     mock.request_errors(RDKafkaApiKey::OffsetCommit, &[error]);
-    consumer.commit(&[(Partition(0), 9)]).unwrap();
-    assert!(!wait_for(&consumer, committed));
+    consumer.commit(&[commit(9)]).unwrap();
+    assert_eq!(wait_for(&consumer, committed), None);
     assert_closes(consumer);
 }
 

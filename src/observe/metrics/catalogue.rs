@@ -139,6 +139,12 @@ pub(super) const PARTITION_ALARM: Named = (
     "Why the partition stands still: 0 it does not, 1 records are lost, 2 a batch is unreadable.",
 );
 
+// No labels; gauge.
+pub(super) const RULES_ACTIVE: Named = (
+    "millpond_rules_active",
+    "Rules that may still skip what comes.",
+);
+
 // No labels; histograms.
 pub(super) const APPLY_SECONDS: Named = (
     "millpond_apply_seconds",

@@ -100,6 +100,7 @@ impl Collector for Consumer {
         self.partitions(&mut page)?;
         self.lanes(&mut page, &workers)?;
         self.shards(&mut page, &workers)?;
+        page.gauge(names::RULES_ACTIVE, self.0.rules_active.get())?;
         let reasons = Reason::ALL.iter().zip(&self.0.dead_letters);
         page.counters(
             names::DEAD_LETTERS,

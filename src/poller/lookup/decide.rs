@@ -2,7 +2,7 @@
 
 use super::Start;
 use crate::config::checked::{OnLostRecords, Start as ConfiguredStart};
-use crate::ids::Partition;
+use crate::ids::{Note, Partition};
 use crate::observe::recorder::PartitionAlarm;
 
 /// What the group and the shard know of a partition.
@@ -10,6 +10,8 @@ use crate::observe::recorder::PartitionAlarm;
 pub struct Known {
     /// The group's committed offset, if it ever committed.
     pub committed: Option<i64>,
+    /// What its last owner wrote beside that.
+    pub note: Option<Note>,
     /// Where the partition began when the shard first saw it.
     pub first_seen: Option<i64>,
 }
@@ -48,6 +50,17 @@ pub fn decide(
     };
     let offset = wanted.clamp(log.first, log.end);
     let lost = offset != wanted;
+    let frontier = match known {
+        Known {
+            note: Some(note), ..
+        } => note.ceiling,
+        // Nothing is ever applied before the shard has seen the partition.
+        Known {
+            first_seen: None, ..
+        } => offset,
+        // Somebody moved the offsets, or an older version wrote them: nobody can have dispatched what is not there yet.
+        Known { .. } => log.end,
+    };
     Start {
         partition,
         offset,
@@ -58,6 +71,9 @@ pub fn decide(
         } else {
             PartitionAlarm::None
         },
+        before: known.note,
+        frontier: frontier.max(offset),
+        rules_end: 0,
     }
 }
 
@@ -88,6 +104,7 @@ pub(super) fn say_alarm(start: &Start) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::EpochId;
 
     const LOG: Log = Log {
         first: 100,
@@ -97,6 +114,7 @@ mod tests {
     fn start(committed: Option<i64>, first_seen: Option<i64>) -> (i64, bool) {
         let known = Known {
             committed,
+            note: None,
             first_seen,
         };
         let start = decide(
@@ -134,6 +152,7 @@ mod tests {
     fn skipping_goes_on_behind_the_gap_with_an_alarm() {
         let known = Known {
             committed: Some(7),
+            note: None,
             first_seen: Some(0),
         };
         let start = decide(
@@ -147,5 +166,35 @@ mod tests {
             (start.offset, start.stopped, start.alarm),
             (100, false, PartitionAlarm::RecordsLost)
         );
+    }
+
+    #[test]
+    fn nobody_has_dispatched_beyond_the_frontier() {
+        let frontier = |note: Option<i64>, first_seen| {
+            let known = Known {
+                committed: Some(300),
+                note: note.map(|ceiling| Note {
+                    incarnation: 1,
+                    epoch: EpochId(1),
+                    ceiling,
+                }),
+                first_seen,
+            };
+            let (latest, stop) = (ConfiguredStart::Latest, OnLostRecords::Stop);
+            decide(Partition(0), known, LOG, latest, stop).frontier
+        };
+        assert_eq!(frontier(Some(350), Some(0)), 350, "the last owner says so");
+        assert_eq!(
+            frontier(Some(900), Some(0)),
+            900,
+            "it may go on up to there"
+        );
+        assert_eq!(frontier(Some(10), Some(0)), 300);
+        assert_eq!(
+            frontier(None, Some(0)),
+            500,
+            "the end of the log, without a word"
+        );
+        assert_eq!(frontier(None, None), 300, "nothing was applied yet");
     }
 }

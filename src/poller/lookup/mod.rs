@@ -13,12 +13,13 @@ pub mod decide;
 mod shard;
 
 use crate::config::checked::Config;
-use crate::ids::Partition;
+use crate::ids::{Note, Partition};
 use crate::kafka::KafkaError;
 use crate::kafka::admin::Admin;
 use crate::kafka::consumer::Lookup;
 use crate::observe::recorder::PartitionAlarm;
 use crate::ready::ReadySet;
+use crate::rules;
 use crate::sink::connect::ConnectError;
 use crate::sink::schema::{SchemaError, Source};
 use crate::sync::{AtomicBool, Ordering};
@@ -51,6 +52,12 @@ pub struct Start {
     pub stopped: bool,
     /// Why it stands still, or what was skipped.
     pub alarm: PartitionAlarm,
+    /// What the last owner wrote beside its commit.
+    pub before: Option<Note>,
+    /// Nothing at or beyond this offset was dispatched by anybody, or ever will be by an owner before this one.
+    pub frontier: i64,
+    /// The end of the rules topic, as it was after the last owner's note was read.
+    pub rules_end: i64,
 }
 
 impl Start {
@@ -62,6 +69,9 @@ impl Start {
             committed: None,
             stopped: false,
             alarm: PartitionAlarm::None,
+            before: None,
+            frontier: offset,
+            rules_end: 0,
         }
     }
 }
@@ -333,14 +343,20 @@ fn in_kafka(
         .map_err(|error| Trouble::Away(error.to_string()))?;
     let firsts = admin.start_offsets(&source.topic, TIMEOUT)?;
     let ends = admin.end_offsets(&source.topic, TIMEOUT)?;
-    let known = committed.into_iter().map(|(partition, committed)| InKafka {
-        partition,
-        committed,
-        log: Log {
-            first: firsts[partition.index()],
-            end: ends[partition.index()],
-        },
-    });
+    // After the notes: what a last owner writes from now on is not decided (src/rules/README.md).
+    let rules = admin.end_offsets(&rules::topic_of(&source.topic), TIMEOUT)?;
+    let known = committed
+        .into_iter()
+        .map(|(partition, committed, note)| InKafka {
+            partition,
+            committed,
+            note: note.filter(|note| note.incarnation == source.incarnation),
+            rules_end: rules.first().copied().unwrap_or(0),
+            log: Log {
+                first: firsts[partition.index()],
+                end: ends[partition.index()],
+            },
+        });
     Ok(known.collect())
 }
 

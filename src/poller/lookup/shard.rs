@@ -4,7 +4,7 @@
 use super::decide::{Known, Log, decide, say_alarm};
 use super::{Answer, Mouth, Question, Start, Trouble, patiently};
 use crate::config::checked::Config;
-use crate::ids::{Partition, ShardIndex};
+use crate::ids::{Note, Partition, ShardIndex};
 use crate::sink::connect::connect;
 use crate::sink::schema::{
     Source, check_source, check_tables, remember_partitions, seen_partitions,
@@ -22,6 +22,10 @@ pub(super) struct InKafka {
     pub partition: Partition,
     /// The group's committed offset, if it ever committed.
     pub committed: Option<i64>,
+    /// What its last owner wrote beside that, in this life of the topic.
+    pub note: Option<Note>,
+    /// The end of the rules topic.
+    pub rules_end: i64,
     /// What can be read.
     pub log: Log,
 }
@@ -114,15 +118,17 @@ impl LookupShard {
         for in_kafka in partitions {
             let known = Known {
                 committed: in_kafka.committed,
+                note: in_kafka.note,
                 first_seen: seen.get(&in_kafka.partition).copied(),
             };
-            let start = decide(
+            let mut start = decide(
                 in_kafka.partition,
                 known,
                 in_kafka.log,
                 self.config.kafka.start,
                 self.config.consumer.on_lost_records,
             );
+            start.rules_end = in_kafka.rules_end;
             if known.first_seen.is_none() {
                 never_seen.push((start.partition, start.offset));
             }

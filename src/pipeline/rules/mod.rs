@@ -1,0 +1,93 @@
+//! Keeps the rules topic: one thread of the process ("mp-rules") reads it to its end and on, publishes a table at each change,
+//! and writes what pollers and the admin address order. It belongs to no core group.
+//!
+//! Woken by records, and every 20 ms for orders and delivery reports. Ends with the run; what is unwritten then is not decided.
+//!
+//! - [`keeper`]: the thread's work
+//! - [`writer`]: records on their way to the topic
+//! - [`api`]: `/api/rules`
+
+pub mod api;
+mod keeper;
+mod writer;
+
+use super::RunError;
+use super::end::remaining;
+use crate::config::Config;
+use crate::config::checked::PartitionBy;
+use crate::observe::Registry;
+use crate::rules::Rules;
+use crate::rules::state::Scope;
+use crate::sync::{AtomicBool, Ordering};
+use crate::worker::SinkKind;
+use keeper::Keeper;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long the start waits for the rules that are there. A partition waits for them by itself; a throw-away group does not.
+const FIRST_READ: Duration = Duration::from_secs(10);
+/// Between two looks at the thread while it is waited for.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// The rules of a process: what its threads meet at.
+pub fn rules(sink: SinkKind) -> Arc<Rules> {
+    Arc::new(Rules::new(sink == SinkKind::Postgres))
+}
+
+/// The running thread.
+pub struct RulesThread {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl RulesThread {
+    /// Starts it and waits until it has read what is there. A sink that does not decode needs none.
+    pub fn start(
+        config: &Arc<Config>,
+        sink: SinkKind,
+        rules: &Arc<Rules>,
+        registry: &Arc<Registry>,
+    ) -> Result<Self, RunError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        if sink == SinkKind::Discard {
+            return Ok(Self { stop, thread: None });
+        }
+        let by_app = config.kafka.partition_by == PartitionBy::App;
+        let scope = Scope {
+            partitioner: by_app.then(|| config.partitioner.clone()),
+            incarnation: config.kafka.incarnation,
+        };
+        let keeper = Keeper::new(&config.kafka, scope, rules.clone(), registry.clone())
+            .map_err(|error| RunError(format!("the rules topic: {error}")))?;
+        let (told, is_read) = crossbeam_channel::bounded(1);
+        let until = stop.clone();
+        let thread = Builder::new()
+            .name("mp-rules".to_owned())
+            .spawn(move || keeper.run(&until, &told))
+            .map_err(|error| RunError(format!("no thread for the rules: {error}")))?;
+        // Late is no harm, see above; a thread that panicked is found by its partitions' waiting.
+        let _ = is_read.recv_timeout(FIRST_READ);
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Whether it has ended, which it never does by itself.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    /// Ends it; left behind at the deadline, which loses nothing.
+    pub fn stop(self, deadline: Instant) {
+        self.stop.store(true, Ordering::Release);
+        let Some(thread) = self.thread else { return };
+        while !thread.is_finished() && !remaining(deadline).is_zero() {
+            std::thread::sleep(LOOK);
+        }
+        if thread.is_finished() && thread.join().is_err() {
+            tracing::error!("the thread that keeps the rules topic has panicked");
+        }
+    }
+}
