@@ -6,5 +6,5 @@ pub use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Orde
 #[cfg(not(feature = "loom"))]
 pub use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering, fence};
 
-/// A flag that a signal handler sets; never one of loom's.
+/// A flag that a signal handler sets, or that is there before anything else; never one of loom's.
 pub use std::sync::atomic::AtomicBool as SignalFlag;

@@ -50,14 +50,15 @@ impl Request {
 
 /// An answer with its whole body.
 #[derive(Debug)]
-pub struct Response(hyper::Response<Full<Bytes>>);
+pub struct Response(Box<hyper::Response<Full<Bytes>>>);
 
 impl Response {
     /// An answer with a body of that type.
     pub fn new(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         let mut message = hyper::Response::new(Full::new(body.into()));
         *message.status_mut() = status;
-        Self(message).with_header(header::CONTENT_TYPE, HeaderValue::from_static(content_type))
+        Self(Box::new(message))
+            .with_header(header::CONTENT_TYPE, HeaderValue::from_static(content_type))
     }
 
     /// A line of text for people; the line's end is added.
@@ -90,6 +91,6 @@ impl Response {
     }
 
     pub(super) fn into_message(self) -> hyper::Response<Full<Bytes>> {
-        self.0
+        *self.0
     }
 }

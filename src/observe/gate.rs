@@ -20,7 +20,7 @@ impl Gate {
     ///
     /// # Errors
     /// 401 without the right token, 403 where no token could help.
-    pub fn admit(&self, request: &Request) -> Result<(), Box<Response>> {
+    pub fn admit(&self, request: &Request) -> Result<(), Response> {
         let Some(Secret(token)) = &self.token else {
             return match request.peer().ip().to_canonical().is_loopback() {
                 true => Ok(()),
@@ -42,8 +42,8 @@ impl Gate {
     }
 }
 
-fn refused(status: StatusCode, why: &str) -> Result<(), Box<Response>> {
-    Err(Box::new(Response::text(status, why)))
+fn refused(status: StatusCode, why: &str) -> Result<(), Response> {
+    Err(Response::text(status, why))
 }
 
 /// Compares in a time that depends on what was given alone: it doesn't end at the first byte that differs.

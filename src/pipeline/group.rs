@@ -153,11 +153,7 @@ fn build(start: GroupStart) -> Result<(Poller, Arc<Crew>), RunError> {
             .batch_rows_max
             .div_ceil(BATCHES_PER_STATEMENT),
     );
-    // Workers leave the first core to the poller, where there is another.
-    let cores_of_workers = cores.map(|cores| match cores.as_slice() {
-        [_, others @ ..] if !others.is_empty() => others.to_vec(),
-        all => all.to_vec(),
-    });
+    let cores_of_workers = cores.map(|cores| cores_of_workers(cores));
     if let Some(cores) = &cores_of_workers {
         cores::confine(cores)
             .map_err(|error| RunError(format!("core group {}: {error}", start.number)))?;
@@ -194,6 +190,14 @@ fn build(start: GroupStart) -> Result<(Poller, Arc<Crew>), RunError> {
         recorder,
     );
     Ok((poller, Arc::new(crew)))
+}
+
+/// Workers leave the first core to the poller, where there is another.
+fn cores_of_workers(cores: &[usize]) -> Vec<usize> {
+    match cores {
+        [_, others @ ..] if !others.is_empty() => others.to_vec(),
+        all => all.to_vec(),
+    }
 }
 
 fn recorders(config: &Config, group: usize) -> Vec<Vec<Arc<WorkerRecorder>>> {

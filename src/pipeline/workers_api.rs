@@ -86,7 +86,7 @@ pub fn with_workers(routes: Routes, control: &Arc<Control>, gate: &Gate) -> Rout
         .with(Method::PUT, PATH, move |request| {
             match gate.admit(request) {
                 Ok(()) => put(&for_put, request),
-                Err(refusal) => *refusal,
+                Err(refusal) => refusal,
             }
         })
 }

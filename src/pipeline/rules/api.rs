@@ -27,11 +27,11 @@ pub fn routes(routes: Routes, gate: &Gate, rules: &Arc<Rules>) -> Routes {
     routes
         .with(Method::GET, path, move |_| list(&to_list))
         .with(Method::POST, path, move |request| {
-            let admitted = may_add.admit(request).map_err(|refusal| *refusal);
+            let admitted = may_add.admit(request);
             answer(admitted.and_then(|()| add(&to_add, request)))
         })
         .with(Method::DELETE, path, move |request| {
-            let admitted = may_remove.admit(request).map_err(|refusal| *refusal);
+            let admitted = may_remove.admit(request);
             answer(admitted.and_then(|()| remove(&to_remove, request)))
         })
 }
