@@ -85,7 +85,7 @@ impl<S: ShardSession> Applier<S> {
             Ok(()) => true,
             Err(error) => {
                 self.patience.wait(&error);
-                self.patience.is_exhausted()
+                self.patience.has_given_up()
             }
         }
     }
@@ -104,12 +104,14 @@ impl<S: ShardSession> Applier<S> {
     }
 
     /// Gives every message of the folds an outcome, however long it takes. Returns the rows that are locked by somebody
-    /// else; their messages have the outcome [`Outcome::Parked`]. Stops early, with messages left open, only when the
-    /// process gives up.
+    /// else; their messages have the outcome [`Outcome::Parked`]. Stops early, with messages left open, when the process
+    /// gives up, and when the worker is asked to hand over while it waits.
     pub fn apply(&mut self, folds: &mut Folds<'_>, origins: Origins<'_>) -> Vec<RowKey> {
         let mut parts = vec![folds.folds.clone()];
         let mut parked = Vec::new();
-        while let Some(part) = parts.pop() {
+        while !self.patience.is_exhausted()
+            && let Some(part) = parts.pop()
+        {
             self.patience.alive(Duration::ZERO);
             let part = drop_dead_epochs(folds, part, origins);
             let part = keep_behind_parked(folds, part, &parked);
@@ -119,9 +121,6 @@ impl<S: ShardSession> Applier<S> {
             match self.write(folds, &part) {
                 Ok(()) => self.patience.succeeded(),
                 Err(error) => self.answer(folds, part, &error, &mut parts, &mut parked),
-            }
-            if self.patience.is_exhausted() {
-                break;
             }
         }
         parked
@@ -137,6 +136,9 @@ impl<S: ShardSession> Applier<S> {
         parked: &mut Vec<RowKey>,
     ) {
         self.recorder.retries.add(1);
+        // What was found before the error counts for nothing: the turn may end before the part is tried again.
+        part.iter()
+            .for_each(|fold| folds.note(fold, || Outcome::Open));
         match error.verdict {
             Verdict::Data if part.len() == 1 => {
                 let unfolded = folds.unfolded(&part[0]);
@@ -163,10 +165,13 @@ impl<S: ShardSession> Applier<S> {
         }
     }
 
-    /// Writes one part. `Ok`: each of its messages has an outcome.
+    /// Writes one part. `Ok`: each of its messages has an outcome, or nothing more may be written in this turn.
     fn write(&mut self, folds: &mut Folds<'_>, part: &[Fold]) -> Result<(), SinkError> {
         let mut open = part.to_vec();
         for _ in 0..ROUNDS_MAX {
+            if self.patience.is_exhausted() {
+                return Ok(());
+            }
             let batch = match self.encoder.encode(folds, &open) {
                 Ok(batch) => batch,
                 Err(overflow) => {
@@ -183,6 +188,10 @@ impl<S: ShardSession> Applier<S> {
             if let Some(rate) = self.rates.of(self.shard) {
                 let waited = self.patience.hold_back(rate.take(open.len()));
                 self.recorder.rate_wait_ns.add(waited);
+                if self.patience.is_exhausted() {
+                    // Whoever goes on with it waits himself.
+                    return Ok(());
+                }
             }
             let rows = batch.rows as u64;
             let mut written = 0;
