@@ -5,6 +5,7 @@ use super::deal::{deal, empty};
 use super::{Duty, JoiningLane, Lane};
 use crate::ids::ShardIndex;
 use crossbeam_channel::{Receiver, Sender};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// How long workers may take to hand over. Those that have done so stand still meanwhile, so it bounds the pause; a batch takes
@@ -205,7 +206,7 @@ impl UnderWay {
         for ((lane, receiver), parked) in lanes.iter().zip(receivers).zip(parked_by_lane) {
             lane.give(Duty {
                 lane: receiver,
-                carried: None,
+                carried: VecDeque::new(),
                 parked,
             });
         }

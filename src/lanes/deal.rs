@@ -15,7 +15,7 @@ pub(super) fn empty(
         carried,
         parked,
     } = duty;
-    let mut batches: Vec<Batch> = carried.into_iter().collect();
+    let mut batches = Vec::from(carried);
     batches.extend(receiver.batches.try_iter());
     batches.push(std::mem::take(&mut lane.open));
     batches.retain(|batch| !batch.rows.is_empty());

@@ -17,6 +17,7 @@ use crate::ids::{RowKey, SubscriptionId};
 use crate::observe::recorder::WorkerRecorder;
 use crate::sync::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -60,8 +61,8 @@ pub struct LaneReceiver {
 pub struct Duty {
     /// Its lane.
     pub lane: LaneReceiver,
-    /// What it took from the lane and did not begin with.
-    pub carried: Option<Batch>,
+    /// What it took from the lane and did not finish, in order.
+    pub carried: VecDeque<Batch>,
     /// Rows that somebody else holds locked, each with its messages in order.
     pub parked: Vec<(RowKey, Batch)>,
 }
@@ -72,6 +73,17 @@ pub struct Post {
     asked: Arc<AtomicBool>,
     hand: Sender<Duty>,
     duties: Receiver<Duty>,
+}
+
+/// Whether a worker is asked to hand over; for those parts of it that wait.
+#[derive(Clone, Debug, Default)]
+pub struct Question(Arc<AtomicBool>);
+
+impl Question {
+    /// Whether it is asked now.
+    pub fn is_open(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Whether a worker without a duty will get one.
@@ -183,6 +195,11 @@ impl LaneReceiver {
 }
 
 impl Post {
+    /// For who only looks whether it is asked.
+    pub fn question(&self) -> Question {
+        Question(self.asked.clone())
+    }
+
     /// Whether the worker is to hand over now. Once true, it must.
     pub fn hears_question(&self) -> bool {
         // The plain look first: it is asked hardly ever.

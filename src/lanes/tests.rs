@@ -32,7 +32,7 @@ type Finished = BTreeMap<u8, Vec<i64>>;
 struct Hand {
     post: Post,
     lane: Option<LaneReceiver>,
-    carried: Option<Batch>,
+    carried: VecDeque<Batch>,
     parked: Vec<(RowKey, Batch)>,
     recorder: Arc<WorkerRecorder>,
 }
@@ -93,7 +93,7 @@ impl Hand {
         Self {
             post,
             lane,
-            carried: None,
+            carried: VecDeque::new(),
             parked: Vec::new(),
             recorder: recorder.clone(),
         }
@@ -101,7 +101,7 @@ impl Hand {
 
     fn take(&mut self) -> Option<Batch> {
         let lane = self.lane.as_ref()?;
-        let batch = self.carried.take();
+        let batch = self.carried.pop_front();
         let batch =
             batch.or_else(|| lane.batches.try_iter().find(|batch| !batch.rows.is_empty()))?;
         self.recorder.taken.add(batch.rows.len() as u64);
@@ -109,8 +109,9 @@ impl Hand {
     }
 
     fn carry(&mut self) {
-        if let (None, Some(lane)) = (&self.carried, &self.lane) {
-            self.carried = lane.batches.try_iter().find(|batch| !batch.rows.is_empty());
+        if let Some(lane) = &self.lane {
+            let next = lane.batches.try_iter().find(|batch| !batch.rows.is_empty());
+            self.carried.extend(next);
         }
     }
 
@@ -157,7 +158,7 @@ impl Hand {
         if let Some(lane) = self.lane.take() {
             self.post.hand_over(Duty {
                 lane,
-                carried: self.carried.take(),
+                carried: std::mem::take(&mut self.carried),
                 parked: std::mem::take(&mut self.parked),
             });
         }
@@ -412,13 +413,15 @@ fn work(mut hand: Hand, finished: &Mutex<Finished>) {
             std::thread::yield_now();
             continue;
         };
-        if hand.carried.is_none() {
+        if hand.carried.is_empty() {
             match lane.batches.recv_timeout(Duration::from_secs(10)) {
-                Ok(batch) => hand.carried = Some(batch).filter(|batch| !batch.rows.is_empty()),
+                Ok(batch) => hand
+                    .carried
+                    .extend(Some(batch).filter(|batch| !batch.rows.is_empty())),
                 Err(_) => return,
             }
         }
-        if let Some(batch) = hand.carried.take() {
+        if let Some(batch) = hand.carried.pop_front() {
             hand.recorder.taken.add(batch.rows.len() as u64);
             hand.finish(batch, None, &mut finished.lock());
         }
@@ -438,7 +441,7 @@ fn threads_keep_the_order_of_rows_while_their_number_changes() {
         }
         let mut waiting: Option<crossbeam_channel::Receiver<Outcome>> = None;
         let mut asked = workers;
-        while source.offset < 100_000 || waiting.is_some() {
+        while source.offset < 30_000 || changes < 50 || waiting.is_some() {
             for _ in 0..random.random_range(0..40) {
                 let row = random.random_range(0..ROWS);
                 if let Some(offset) = source.dispatch(&mut dispatch, row) {
@@ -481,9 +484,9 @@ fn threads_keep_the_order_of_rows_while_their_number_changes() {
                 }
             }
         }
+        dispatch.flush();
         drop(dispatch);
     });
     judge(&sent, &finished.lock()).expect("the order is kept");
     assert_eq!(source.in_flight(), 0);
-    assert!(changes > 100, "only {changes} changes");
 }

@@ -28,6 +28,11 @@ impl Counter {
         );
     }
 
+    /// Takes back what was counted too early. Only the counter's one writer may call this.
+    pub fn take_back(&self, count: u64) {
+        self.add(count.wrapping_neg());
+    }
+
     /// The count so far.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

@@ -96,7 +96,7 @@ impl<S: ShardSession> Applier<S> {
             Ok(()) => true,
             Err(error) => {
                 self.patience.wait(&error);
-                self.patience.is_exhausted()
+                self.patience.has_given_up()
             }
         }
     }
@@ -115,14 +115,16 @@ impl<S: ShardSession> Applier<S> {
     }
 
     /// Gives every message of the folds an outcome, however long it takes. Returns the rows that are locked by somebody
-    /// else; their messages have the outcome [`Outcome::Parked`]. Stops early, with messages left open, only when the
-    /// process gives up.
+    /// else; their messages have the outcome [`Outcome::Parked`]. Stops early, with messages left open, when the process
+    /// gives up, and when the worker is asked to hand over while it waits.
     pub fn apply(&mut self, folds: &mut Folds<'_>, origins: Origins<'_>) -> Vec<RowKey> {
         // What links takes another path; both have their rows in the order of their keys.
         let (linking, plain) = folds.folds.iter().cloned().partition(|fold| fold.links);
         let mut parts: Vec<Vec<Fold>> = vec![linking, plain];
         let mut parked = Vec::new();
-        while let Some(mut part) = parts.pop() {
+        while !self.patience.is_exhausted()
+            && let Some(mut part) = parts.pop()
+        {
             self.patience.alive(Duration::ZERO);
             let rest = part.split_off(part.len().min(self.writer.rows_max()));
             parts.extend((!rest.is_empty()).then_some(rest));
@@ -134,9 +136,6 @@ impl<S: ShardSession> Applier<S> {
             match self.write(folds, &part) {
                 Ok(()) => self.patience.succeeded(),
                 Err(error) => self.answer(folds, part, &error, &mut parts, &mut parked),
-            }
-            if self.patience.is_exhausted() {
-                break;
             }
         }
         parked
@@ -152,6 +151,9 @@ impl<S: ShardSession> Applier<S> {
         parked: &mut Vec<RowKey>,
     ) {
         self.recorder.retries.add(1);
+        // What was found before the error counts for nothing: the turn may end before the part is tried again.
+        part.iter()
+            .for_each(|fold| folds.note(fold, || Outcome::Open));
         match error.verdict {
             Verdict::Data if part.len() == 1 => {
                 let unfolded = folds.unfolded(&part[0]);
@@ -178,7 +180,7 @@ impl<S: ShardSession> Applier<S> {
         }
     }
 
-    /// Writes one part. `Ok`: each of its messages has an outcome.
+    /// Writes one part. `Ok`: each of its messages has an outcome, or nothing more may be written in this turn.
     fn write(&mut self, folds: &mut Folds<'_>, part: &[Fold]) -> Result<(), SinkError> {
         self.awaited.clear();
         match part.iter().any(|fold| fold.links) {
@@ -192,7 +194,8 @@ impl<S: ShardSession> Applier<S> {
         for _ in 0..ROUNDS_MAX {
             let taken = self.hold_back(open.len());
             if self.patience.is_exhausted() {
-                // Giving up is no reason to write faster.
+                // Giving up is no reason to write faster; whoever goes on with it waits himself.
+                self.give_back(open.len(), taken.as_ref());
                 return Ok(());
             }
             let batch = match self.encoder.encode(folds, &open) {

@@ -12,7 +12,7 @@ impl<S: ShardSession> Worker<S> {
         self.recorder.parked.set(0);
         self.post.hand_over(Duty {
             lane,
-            carried: self.carried.take(),
+            carried: std::mem::take(&mut self.carried),
             parked: self.parking.hand_over(),
         });
     }

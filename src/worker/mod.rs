@@ -6,7 +6,8 @@
 //! When the number of lanes changes, it hands over between two turns and waits for another duty (`lanes/README.md`).
 //!
 //! One turn: take what is there, up to `batch_rows_max` → drop dead epochs → decode → rules → fold by row → sort → write →
-//! settle every slot. Nothing of a turn stays behind but parked rows.
+//! settle every slot. Nothing of a turn stays behind but parked rows, and what is left open when the worker is asked to hand
+//! over while it waits.
 //!
 //! - [`fold`]: messages of one row become one write
 //! - [`encode`]: folds become a statement's parameters
@@ -47,6 +48,7 @@ use crossbeam_channel::RecvTimeoutError;
 use fold::{Dead, Folds, Outcome};
 use parked::Parking;
 use settle::{Settler, complete_all};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -88,8 +90,8 @@ pub struct Worker<S = ShardConnection> {
     post: Post,
     /// Its lane; none while it has no duty.
     lane: Option<LaneReceiver>,
-    /// A batch that would have made the last turn too large.
-    carried: Option<Batch>,
+    /// What it took from the lane and did not finish: what was left open, a batch that would have made the last turn too large.
+    carried: VecDeque<Batch>,
     rules: RulesView,
     settings: WorkerSettings,
     applier: Applier<S>,
@@ -104,14 +106,15 @@ impl<S: ShardSession> Worker<S> {
     pub fn new(
         (lane, post): (Option<LaneReceiver>, Post),
         settings: WorkerSettings,
-        applier: Applier<S>,
+        mut applier: Applier<S>,
         dead_letters: DeadLetterSender,
         recorder: Arc<WorkerRecorder>,
     ) -> Self {
+        applier.patience.listen_to(post.question());
         Self {
             post,
             lane,
-            carried: None,
+            carried: VecDeque::new(),
             rules: RulesView::new(settings.rules.clone()),
             settings,
             applier,
@@ -156,13 +159,13 @@ impl<S: ShardSession> Worker<S> {
         }
         self.release_unlocked();
         let is_finished = ended && self.parking.is_empty();
-        !is_finished && !self.applier.patience.is_exhausted()
+        !is_finished && !self.applier.patience.has_given_up()
     }
 
     /// Takes the batches of one turn. True when the lane has ended.
     fn take(&mut self, turn: &mut Vec<Batch>) -> bool {
         let lane = self.lane.as_ref().expect("it is on duty");
-        let first = match self.carried.take() {
+        let first = match self.carried.pop_front() {
             Some(batch) => batch,
             None => match crate::clock::receive_within(&lane.batches, IDLE) {
                 // It only wakes up: somebody has a question.
@@ -182,15 +185,16 @@ impl<S: ShardSession> Worker<S> {
         turn.push(first);
         let until = crate::clock::now() + self.settings.batch_linger;
         while rows < self.settings.batch_rows_max {
-            let next = match self.settings.batch_linger.is_zero() {
+            let carried = self.carried.pop_front();
+            let next = carried.or_else(|| match self.settings.batch_linger.is_zero() {
                 true => lane.batches.try_recv().ok(),
                 false => lane.batches.recv_deadline(until).ok(),
-            };
+            });
             let Some(next) = next.filter(|next| !next.rows.is_empty()) else {
                 break;
             };
             if rows + next.rows.len() > self.settings.batch_rows_max {
-                self.carried = Some(next);
+                self.carried.push_front(next);
                 break;
             }
             rows += next.rows.len();
@@ -205,6 +209,8 @@ impl<S: ShardSession> Worker<S> {
     /// Decodes, folds, writes and settles the batches of one turn.
     fn turn(&mut self, mut turn: Vec<Batch>) {
         self.recorder.turn_began_ms.set(crate::clock::wall_ms());
+        self.applier.patience.turn_begins();
+        let mut left = Batch::default();
         self.recorder
             .set_connection_state(match self.settings.sink {
                 SinkKind::Postgres if !self.applier.is_connected() => ConnectionState::Down,
@@ -219,6 +225,7 @@ impl<S: ShardSession> Worker<S> {
             let mut settler = Settler {
                 dead_letters: &self.dead_letters,
                 parking: &mut self.parking,
+                left: &mut left,
                 recorder: &self.recorder,
             };
             let applied = settler.settle(&mut turn, outcomes, &keys);
@@ -232,7 +239,12 @@ impl<S: ShardSession> Worker<S> {
         self.recorder
             .finished_at_us
             .set(self.applier.patience.elapsed_us());
+        self.applier.patience.turn_ends();
         self.recorder.turn_began_ms.set(0);
+        if !left.rows.is_empty() {
+            self.recorder.taken.take_back(left.rows.len() as u64);
+            self.carried.push_front(left);
+        }
         if let Some(lane) = &self.lane {
             turn.into_iter().for_each(|batch| lane.recycle(batch));
         }

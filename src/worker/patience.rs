@@ -3,6 +3,7 @@
 
 use super::apply::Shared;
 use crate::ids::ShardIndex;
+use crate::lanes::Question;
 use crate::observe::Registry;
 use crate::observe::recorder::{ConnectionState, WorkerRecorder};
 use crate::sink::shard::SinkError;
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// The longest wait: a shard that comes back is written to again within this time.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// A wait is cut into pieces of this length, between which it is looked whether the worker is to hand over.
+const LISTEN: Duration = Duration::from_millis(20);
 /// One line per worker and this time, however often it tries.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -26,8 +29,16 @@ pub struct Patience {
     registry: Arc<Registry>,
     recorder: Arc<WorkerRecorder>,
     backoff: Duration,
+    /// The process gives up.
     exhausted: bool,
     paused: Duration,
+    /// Whether the worker is asked to hand over.
+    question: Question,
+    /// Messages are in hand, which may be left open for whoever gets them.
+    in_turn: bool,
+    /// It was asked while it waited. Holds until the turn ends, even if the question is taken back: what came first of a row was
+    /// left open, so nothing that follows may be written.
+    interrupted: bool,
     logged_at: Option<Instant>,
     suppressed: u64,
 }
@@ -42,6 +53,9 @@ impl Patience {
             backoff: BACKOFF_FIRST,
             exhausted: false,
             paused: Duration::ZERO,
+            question: Question::default(),
+            in_turn: false,
+            interrupted: false,
             logged_at: None,
             suppressed: 0,
         }
@@ -59,8 +73,29 @@ impl Patience {
     }
 
     /// Whether the process has given up on what is in flight.
-    pub fn is_exhausted(&self) -> bool {
+    pub fn has_given_up(&self) -> bool {
         self.exhausted
+    }
+
+    /// Whether nothing more may be written in this turn: the process has given up, or the worker was asked to hand over while
+    /// it waited. What is open stays open.
+    pub fn is_exhausted(&self) -> bool {
+        self.exhausted || self.interrupted
+    }
+
+    /// Where the worker is asked to hand over.
+    pub fn listen_to(&mut self, question: Question) {
+        self.question = question;
+    }
+
+    /// From now on a wait ends when the worker is asked to hand over.
+    pub fn turn_begins(&mut self) {
+        self.in_turn = true;
+    }
+
+    /// Everything has its outcome, or is left open.
+    pub fn turn_ends(&mut self) {
+        (self.in_turn, self.interrupted) = (false, false);
     }
 
     /// Something worked: the next wait is a short one.
@@ -137,11 +172,27 @@ impl Patience {
     fn pause(&mut self, duration: Duration) {
         self.alive(duration);
         let begun = crate::clock::now();
-        match crate::clock::receive_within(&self.abandon, duration) {
-            Err(RecvTimeoutError::Timeout) => {}
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => self.exhausted = true,
-        }
+        self.pause_or_be_asked(duration);
         self.paused += crate::clock::now().saturating_duration_since(begun);
+    }
+
+    fn pause_or_be_asked(&mut self, duration: Duration) {
+        let mut left = duration;
+        loop {
+            self.interrupted |= self.in_turn && self.question.is_open();
+            if self.is_exhausted() {
+                return;
+            }
+            let now = left.min(LISTEN);
+            match crate::clock::receive_within(&self.abandon, now) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => self.exhausted = true,
+            }
+            left -= now;
+            if left.is_zero() {
+                return;
+            }
+        }
     }
 
     fn log(&mut self, error: &SinkError) {

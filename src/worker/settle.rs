@@ -1,5 +1,5 @@
 //! After a batch is written: every message's slot goes where its outcome says. Completed, handed to the dead letters (who
-//! complete it once the broker has the letter), or kept with a parked row.
+//! complete it once the broker has the letter), kept with a parked row, or left for another turn.
 
 use super::fold::{Dead, Outcome};
 use super::parked::Parking;
@@ -25,6 +25,8 @@ pub struct Settler<'w> {
     pub dead_letters: &'w DeadLetterSender,
     /// Where parked rows wait.
     pub parking: &'w mut Parking,
+    /// Where those go that are left open, in order.
+    pub left: &'w mut Batch,
     /// What is counted.
     pub recorder: &'w WorkerRecorder,
 }
@@ -66,8 +68,11 @@ impl Settler<'_> {
                                 .park(key, &segment.origin, segment.dispatched, row, bytes);
                             continue;
                         }
-                        // Given up on: the slot stays open, and the message is read again.
-                        Outcome::Open => continue,
+                        Outcome::Open => {
+                            let (origin, at) = (&segment.origin, segment.dispatched);
+                            self.left.adopt(origin, at, row, bytes);
+                            continue;
+                        }
                         Outcome::Applied => {
                             tally.applied += 1;
                             applied_at.push(row.timestamp_ms);

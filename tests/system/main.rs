@@ -22,7 +22,8 @@
 //! - [`trouble`]: a row, a shard or a limit in trouble
 //! - [`bad_days`]: something is missing, away, or another one
 //! - [`secure`]: TLS and passwords, right and wrong, and where passwords must not show
-//! - [`workers`]: their number changes under load; SIGHUP
+//! - [`workers`]: their number changes under load
+//! - [`hangup`]: the configuration is read again
 //! - [`gaps`]: offsets that no update has
 //! - [`hot`]: hot rows and apps are seen
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
@@ -39,6 +40,7 @@ mod child;
 mod demo;
 mod faults;
 mod gaps;
+mod hangup;
 mod hot;
 mod incident;
 mod interleavings;

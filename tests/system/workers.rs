@@ -7,6 +7,7 @@ use crate::child::Process;
 use crate::faults::locks::lock_the_table;
 use crate::pond::{Pond, Sent, Shape};
 use crate::reading::Reading;
+use crate::services::{Harm, Trouble};
 use crate::spine::seed;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -14,7 +15,8 @@ use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-const SOON: Duration = Duration::from_secs(60);
+/// What is waited for happens within this time, or never.
+pub const SOON: Duration = Duration::from_secs(60);
 /// Messages of each chunk of the load, and how often one is due.
 const CHUNK: usize = 250;
 const CHUNK_EVERY: Duration = Duration::from_millis(100);
@@ -106,14 +108,15 @@ fn is_ready(pond: &Pond) -> bool {
         .is_some_and(|(status, _)| status == 200)
 }
 
-fn running(pond: &Pond, environment: &[(&str, &str)]) -> Process {
+/// A consumer that is ready.
+pub fn running(pond: &Pond, environment: &[(&str, &str)]) -> Process {
     let consumer = pond.start(&["run"], environment);
     pond.wait_for("it is ready", SOON, is_ready);
     consumer
 }
 
 /// What `workers get` says of a shard.
-fn workers(pond: &Pond, shard: usize) -> Value {
+pub fn workers(pond: &Pond, shard: usize) -> Value {
     let all = pond.good(&["workers", "get", "--format", "json"]).json();
     all["shards"][shard].clone()
 }
@@ -264,37 +267,86 @@ fn lanes_that_are_split_out_of_order_are_noticed() {
 fn a_statement_that_is_frozen_refuses_the_change_and_says_why() {
     let pond = Pond::new("resize-frozen", &Shape::default());
     let consumer = running(&pond, &[]);
+    pond.load(&["--messages", "4000", "--rows", "1000"]);
+    pond.wait_for("everything is committed", SOON, caught_up);
+    let frozen = Trouble::begin("postgres-1", Harm::Frozen);
+    pond.load(&["--messages", "4000", "--rows", "1000", "--seed", "1"]);
+    let is_busy = |now: &Reading| {
+        now.sum_of(
+            "millpond_connections",
+            &[("shard", "s1"), ("state", "busy")],
+        ) == 2.0
+    };
+    pond.wait_for("statements are in flight", SOON, |pond| {
+        Reading::take(pond.admin_port).is_some_and(|now| is_busy(&now))
+    });
+    // Fewer, since a new one could not connect.
+    let refused = pond.command(&["workers", "set", "1"]);
+    assert_eq!(refused.status.code(), Some(1));
+    println!("{}", refused.stderr);
+    let done = "shard s0, core group 0: 2 -> 1 workers, pause ";
+    assert!(refused.stderr.contains(done), "{}", refused.stderr);
+    let why = "shard s1, core group 0: stays at 2 workers: tried 4 times: lane ";
+    assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    assert!(refused.stderr.contains("s; its statement has not returned"));
+    frozen.end();
+    let now = workers(&pond, 1);
+    assert_eq!(now["workers"], 2);
+    assert!(now["last_change"]["refused"].is_string(), "{now}");
+    assert_eq!(workers(&pond, 0)["workers"], 1);
+    pond.wait_for("everything is committed", SOON, caught_up);
+    let set = pond.good(&["workers", "set", "3", "--shard", "s1"]);
+    let done = "shard s1, core group 0: 2 -> 3 workers, pause ";
+    assert!(set.stdout.starts_with(done), "{}", set.stdout);
+    assert!(consumer.terminate(SOON).status.success());
+    pond.assert_exact();
+}
+
+/// Workers that wait before they try again, or for the write rate, have no statement in flight: they hand over what they had
+/// begun with.
+#[test]
+fn workers_that_only_wait_hand_over_at_once() {
+    let pond = Pond::new("resize-waiting", &Shape::default());
+    let consumer = running(&pond, &[]);
     let mut locker = pond.shard(1);
     lock_the_table(&mut locker);
-    pond.load(&["--messages", "4000", "--rows", "1000"]);
+    pond.load(&["--messages", "6000", "--rows", "1000"]);
     let is_waiting = |now: &Reading| now.sum_of("millpond_retries_total", &[("shard", "s1")]) > 0.0;
     pond.wait_for("s1 waits for the lock", SOON, |pond| {
         Reading::take(pond.admin_port).is_some_and(|now| is_waiting(&now))
     });
-    let refused = pond.command(&["workers", "set", "5"]);
-    assert_eq!(refused.status.code(), Some(1));
-    println!("{}", refused.stderr);
-    assert!(
-        refused
-            .stderr
-            .contains("shard s0, core group 0: 2 -> 5 workers, pause ")
-    );
-    let why = "shard s1, core group 0: stays at 2 workers: tried 4 times: lane ";
-    assert!(refused.stderr.contains(why), "{}", refused.stderr);
-    assert!(refused.stderr.contains("has been at one batch for "));
-    assert!(refused.stderr.contains("(SQLSTATE 55P03)"));
-    let now = workers(&pond, 1);
-    assert_eq!(now["workers"], 2);
-    assert!(now["last_change"]["refused"].is_string(), "{now}");
-    assert_eq!(workers(&pond, 0)["workers"], 5);
+    // A statement waits for the lock for a second, and is tried again after up to two.
+    pond.wait_for("they are changed", SOON, |pond| {
+        let ended = pond.command(&["workers", "set", "5", "--shard", "s1"]);
+        let why =
+            "it tries again after this: canceling statement due to lock timeout (SQLSTATE 55P03)";
+        assert!(
+            ended.status.success() || ended.stderr.contains(why),
+            "{}",
+            ended.stderr
+        );
+        ended.status.success()
+    });
     locker.batch_execute("ROLLBACK").unwrap();
     pond.wait_for("everything is committed", SOON, caught_up);
-    let set = pond.good(&["workers", "set", "1", "--shard", "s1"]);
-    assert!(
-        set.stdout
-            .starts_with("shard s1, core group 0: 2 -> 1 workers, pause ")
-    );
-    assert_eq!(workers(&pond, 1)["workers"], 1);
+    pond.reconfigure("workers = 2", "workers = 2\nwrite_rate_max = 100");
+    consumer.signal("-HUP");
+    pond.wait_for("there is a bound", SOON, |_| {
+        consumer.has_said("shard.s1.write_rate_max")
+    });
+    pond.load(&["--messages", "3000", "--rows", "1000", "--seed", "1"]);
+    std::thread::sleep(Duration::from_secs(1));
+    for workers in ["8", "3"] {
+        pond.wait_for("they are changed again", SOON, |pond| {
+            let ended = pond.command(&["workers", "set", workers]);
+            println!("{}{}", ended.stdout, ended.stderr);
+            ended.status.success()
+        });
+    }
+    pond.reconfigure("write_rate_max = 100", "write_rate_max = 0");
+    consumer.signal("-HUP");
+    pond.wait_for("everything is committed", SOON, caught_up);
+    assert_eq!(pond.metric("millpond_replayed_total"), Some(0.0));
     assert!(consumer.terminate(SOON).status.success());
     pond.assert_exact();
 }
@@ -409,74 +461,4 @@ fn what_can_not_be_asked_for_is_refused() {
     );
     println!("{}", pond.good(&["workers", "get"]).stdout);
     assert!(consumer.terminate(SOON).status.success());
-}
-
-#[test]
-fn sighup_applies_what_can_change_and_says_what_can_not() {
-    let pond = Pond::new("hangup", &Shape::default());
-    let consumer = running(&pond, &[]);
-    let group = format!("group = \"{}\"", pond.topic);
-    pond.reconfigure(&group, "group = \"another\"");
-    pond.reconfigure(
-        "[consumer]",
-        "[rules]\nlinks_per_parent_max = 7\n[consumer]\nin_memory_bytes_max = \"128MiB\"",
-    );
-    pond.reconfigure("workers = 2", "workers = 3\nwrite_rate_max = 5000");
-    consumer.signal("-HUP");
-    pond.wait_for("workers are changed", SOON, |_| {
-        consumer.has_said("shard.s1.write_rate_max")
-    });
-    for shard in 0..2 {
-        let now = workers(&pond, shard);
-        assert_eq!(
-            (&now["workers"], &now["configured"]),
-            (&3.into(), &3.into())
-        );
-    }
-    // What needs a restart is said again; what was applied is not.
-    pond.reconfigure(
-        "[rules]\nlinks_per_parent_max = 7",
-        "[telemetry]\nlog = \"text\"\n[rules]\nlinks_per_parent_max = 0",
-    );
-    consumer.signal("-HUP");
-    pond.wait_for("lines are text", SOON, |_| {
-        consumer.has_said(" key=\"telemetry.log\"")
-    });
-    pond.reconfigure("links_per_parent_max = 0", "links_per_parent_max = -1");
-    consumer.signal("-HUP");
-    pond.wait_for("errors are said", SOON, |_| {
-        consumer.has_said("nothing is changed")
-    });
-    let ended = consumer.terminate(SOON);
-    assert!(ended.status.success(), "{}", ended.stderr);
-    let lines: Vec<Value> = ended
-        .stderr
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect();
-    let said = |key: &str| -> Vec<(&str, &str, &str)> {
-        let of_key = lines.iter().filter(|line| line["key"] == key);
-        let text =
-            |line: &'_ Value, name: &str| line[name].as_str().unwrap().to_owned().leak() as &str;
-        of_key
-            .map(|line| (text(line, "level"), text(line, "from"), text(line, "to")))
-            .collect()
-    };
-    assert_eq!(said("shard.s0.workers"), [("INFO", "2", "3")]);
-    assert_eq!(said("shard.s1.write_rate_max"), [("INFO", "0", "5000")]);
-    assert_eq!(
-        said("consumer.in_memory_bytes_max"),
-        [("INFO", "256MiB", "128MiB")]
-    );
-    assert_eq!(
-        said("rules.links_per_parent_max"),
-        [("INFO", "1000", "7"), ("INFO", "7", "0")]
-    );
-    let needs_restart = ("WARN", pond.topic.as_str(), "another");
-    assert_eq!(said("kafka.group"), [needs_restart, needs_restart]);
-    assert!(
-        ended.stderr.contains("links_per_parent_max: found -1"),
-        "{}",
-        ended.stderr
-    );
 }

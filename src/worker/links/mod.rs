@@ -36,6 +36,7 @@ impl<S: ShardSession> Applier<S> {
         while !open.is_empty() {
             let taken = self.hold_back(open.len());
             if self.patience.is_exhausted() {
+                self.give_back(open.len(), taken.as_ref());
                 return Ok(());
             }
             match self.transact(folds, &open) {
