@@ -4,6 +4,7 @@
 use super::record::{EdgeKey, EdgeKind, Record, Rule, RuleId};
 use super::shared::Began;
 use super::table::{Entry, Lacking, Skipped, Span, Table, Tenure};
+use crate::fault;
 use crate::ids::{EpochId, Partition};
 use crate::partitioner::Partitioner;
 use hashbrown::{HashMap, HashSet};
@@ -150,7 +151,9 @@ impl State {
                 epoch: before,
             })
         });
-        old.collect()
+        let mut old: Vec<EdgeKey> = old.collect();
+        old.sort_by_key(|key| (key.rule, key.kind == EdgeKind::End));
+        old
     }
 
     /// For those who decide.
@@ -250,7 +253,10 @@ impl State {
     fn decided(&self, rule: RuleId, partition: Partition, kind: EdgeKind) -> Option<i64> {
         let began = self.tenures.get(&partition);
         let own = began.and_then(|began| self.written_by(rule, partition, kind, began.epoch));
-        let until = began.map_or(i64::MAX, |began| began.rules_end);
+        let until = match began {
+            Some(began) if !fault::mutant("late-edges-copied") => began.rules_end,
+            _ => i64::MAX,
+        };
         let edge = own.or_else(|| match began.and_then(|began| began.before) {
             Some(before) => self
                 .written_by(rule, partition, kind, before)

@@ -5,7 +5,7 @@
 //! - [`world`]: what all share; the kinds of events
 //! - [`topic`], [`group`], [`member`]: Kafka, from the logs to what a poller sees
 //! - [`database`], [`session`]: shards, from rows to what a worker sees
-//! - [`process`]: one life of the program; [`lookups`]: its look-up threads
+//! - [`process`]: one life of the program; [`lookups`]: its look-up threads; [`rules`]: the rules topic and who keeps it
 //! - [`truth`]: what should be
 //! - [`schedule`]: a seed from beginning to end
 //!
@@ -16,6 +16,7 @@ mod group;
 mod lookups;
 mod member;
 mod process;
+mod rules;
 mod schedule;
 mod session;
 mod topic;
@@ -137,6 +138,10 @@ fn seeds_notice_every_broken_guarantee() {
         "fold-not-cut",
         "dead-epochs-not-dropped",
         "stale-epoch-accepted",
+        "ceiling-off",
+        "edges-not-awaited",
+        "frontier-off",
+        "late-edges-copied",
     ] {
         fault::in_tests::BROKEN.set(Some(mutant));
         let noticed = (0..MUTANT_SEEDS).find_map(|seed| run(seed).err());

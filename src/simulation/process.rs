@@ -3,6 +3,7 @@
 
 use super::lookups::Lookups;
 use super::member::{NUMBER, SimulatedMember};
+use super::rules::Keeper;
 use super::session::{INCARNATION, Session};
 use super::topic::MESSAGE_BYTES_MAX;
 use super::world::{Chance, Met, PARTITIONS, SHARDS, Shared};
@@ -14,9 +15,10 @@ use crate::observe::Registry;
 use crate::observe::recorder::WorkerRecorder;
 use crate::poller::assignment::Budget;
 use crate::poller::lookup::LookupClient;
+use crate::poller::tenure::Terms;
 use crate::poller::{Ended, Poller, PollerSettings, PollerShared};
 use crate::ready::ReadySet;
-use crate::rules::Rules;
+use crate::rules::{Rules, state::Scope};
 use crate::sink::rate::WriteRates;
 use crate::sink::shape::SUBSCRIPTION;
 use crate::sync::{AtomicBool, Ordering};
@@ -54,6 +56,8 @@ pub struct Shape {
     lane_rows: usize,
     /// Between two commits.
     commit_interval: Duration,
+    /// How far ahead a ceiling is.
+    ahead_min: i64,
 }
 
 /// A life.
@@ -63,6 +67,7 @@ pub struct Process {
     poller: Thread,
     workers: Vec<Thread>,
     lookups: Lookups,
+    keeper: Keeper,
     next_letter: Box<dyn FnMut() -> Option<DeadLetter>>,
     letters: Vec<DeadLetter>,
     shared: PollerShared,
@@ -84,6 +89,7 @@ impl Shape {
             batch_rows,
             lane_rows: chance.of(1..=batch_rows),
             commit_interval: Duration::from_millis(u64::from(small(chance.of(5..=150)))),
+            ahead_min: i64::from(small(chance.of(1..=20))),
         }
     }
     fn poller(&self, world: &Shared, member: usize) -> PollerSettings {
@@ -97,12 +103,15 @@ impl Shape {
             revoke_deadline: REVOKE_DEADLINE,
             on_lost_records: world.borrow().truth.on_lost_records(),
             partitioner: world.borrow().topic.partitioner.clone(),
-            incarnation: INCARNATION,
+            terms: Terms {
+                incarnation: INCARNATION,
+                ahead_min: self.ahead_min,
+            },
             first_epoch: EpochId(u64::try_from(member).expect("few") << 32),
         }
     }
 
-    fn worker(&self, world: &Shared) -> WorkerSettings {
+    fn worker(&self, world: &Shared, rules: &Arc<Rules>) -> WorkerSettings {
         WorkerSettings {
             sink: SinkKind::Postgres,
             baseline: false,
@@ -110,7 +119,7 @@ impl Shape {
             batch_linger: Duration::ZERO,
             incarnation: INCARNATION,
             partitioner: Some(world.borrow().topic.partitioner.clone()),
-            rules: Arc::new(Rules::new(false)),
+            rules: rules.clone(),
         }
     }
 }
@@ -122,11 +131,16 @@ impl Process {
         let (letters, next_letter) = collected();
         let (abandon, abandoned) = crossbeam_channel::bounded(0);
         let (client, asked, answer) = LookupClient::without_threads();
+        let rules = Arc::new(Rules::new(true));
+        let scope = Scope {
+            partitioner: Some((*world.borrow().topic.partitioner).clone()),
+            incarnation: INCARNATION,
+        };
         let shared = PollerShared {
             registry: registry(world),
             budget: Arc::new(Budget::new(shape.bytes)),
             rates: Arc::new(WriteRates((0..SHARDS).map(|_| None).collect())),
-            rules: Arc::new(Rules::new(false)),
+            rules: rules.clone(),
             stop: Arc::new(AtomicBool::new(false)),
         };
         let of_workers = WorkerShared {
@@ -134,7 +148,7 @@ impl Process {
             registry: shared.registry.clone(),
             abandon: abandoned,
         };
-        let (dispatch, workers) = workers(world, member, shape, (&of_workers, &letters));
+        let (dispatch, workers) = workers(world, member, shape, (&of_workers, &letters, &rules));
         let parts = (dispatch, letters, client);
         let poller = poller(
             world,
@@ -147,6 +161,7 @@ impl Process {
             poller,
             workers,
             lookups: Lookups::new(asked, answer),
+            keeper: Keeper::new(rules, scope),
             next_letter: Box::new(next_letter),
             letters: Vec::new(),
             shared,
@@ -225,6 +240,11 @@ impl Process {
         self.lookups.step(&self.world, self.member, chance);
     }
 
+    /// Its keeper of the rules topic goes on by one step.
+    pub fn keep_rules(&mut self, chance: &mut Chance) {
+        self.keeper.step(&self.world, chance);
+    }
+
     /// One of its dead letters is delivered.
     pub fn deliver_letter(&mut self, chance: &mut Chance) {
         self.letters
@@ -251,6 +271,7 @@ impl Process {
 
     /// It is killed: whatever it holds is dropped. Some of its letters are delivered, and it doesn't live to hear of it.
     pub fn kill(mut self, chance: &mut Chance) {
+        self.keeper.kill(&self.world, chance);
         self.letters
             .extend(std::iter::from_fn(&mut self.next_letter));
         let mut world = self.world.borrow_mut();
@@ -292,7 +313,7 @@ fn workers(
     world: &Shared,
     member: usize,
     shape: &Shape,
-    (shared, letters): (&WorkerShared, &DeadLetterSender),
+    (shared, letters, rules): (&WorkerShared, &DeadLetterSender, &Arc<Rules>),
 ) -> (Dispatch, Vec<Thread>) {
     let recorder = |shard, lane| Arc::new(WorkerRecorder::new(0, ShardIndex(shard), lane));
     let of_shard = |shard| {
@@ -306,7 +327,7 @@ fn workers(
     let workers = recorders.into_iter().flatten().zip(lanes);
     let workers = workers.map(|(recorder, lane)| {
         let own = (recorder, shared.clone(), letters.clone());
-        worker(world, member, shape.worker(world), lane, own)
+        worker(world, member, shape.worker(world, rules), lane, own)
     });
     (dispatch, workers.collect())
 }

@@ -2,6 +2,7 @@
 
 use super::database::Database;
 use super::group::Group;
+use super::rules::RulesTopic;
 use super::topic::Topic;
 use super::truth::Truth;
 use rand::rngs::SmallRng;
@@ -99,6 +100,10 @@ met! {
     LetterDropped,
     /// A dead letter was delivered after its partition was given up.
     StaleReceipt,
+    /// A record of the rules topic landed when its sender was gone.
+    LateEdge,
+    /// An update was skipped by a rule; counted at the end.
+    Skipped,
     /// A process was killed.
     Killed,
     /// A process was told to stop, and did.
@@ -120,6 +125,8 @@ pub struct World {
     pub group: Group,
     /// The shards.
     pub databases: Vec<Database>,
+    /// The rules topic.
+    pub rules: RulesTopic,
     /// What should be.
     pub truth: Truth,
     /// What happened, for people; kept when one seed is run alone.
