@@ -4,7 +4,6 @@
 use super::record::{EdgeKey, EdgeKind, Record, Rule, RuleId};
 use super::shared::Began;
 use super::table::{Entry, Lacking, Skipped, Span, Table, Tenure};
-use crate::fault;
 use crate::ids::{EpochId, Partition};
 use crate::partitioner::Partitioner;
 use hashbrown::{HashMap, HashSet};
@@ -253,10 +252,7 @@ impl State {
     fn decided(&self, rule: RuleId, partition: Partition, kind: EdgeKind) -> Option<i64> {
         let began = self.tenures.get(&partition);
         let own = began.and_then(|began| self.written_by(rule, partition, kind, began.epoch));
-        let until = match began {
-            Some(began) if !fault::mutant("late-edges-copied") => began.rules_end,
-            _ => i64::MAX,
-        };
+        let until = began.map_or(i64::MAX, |began| began.rules_end);
         let edge = own.or_else(|| match began.and_then(|began| began.before) {
             Some(before) => self
                 .written_by(rule, partition, kind, before)

@@ -141,7 +141,6 @@ fn seeds_notice_every_broken_guarantee() {
         "ceiling-off",
         "edges-not-awaited",
         "frontier-off",
-        "late-edges-copied",
     ] {
         fault::in_tests::BROKEN.set(Some(mutant));
         let noticed = (0..MUTANT_SEEDS).find_map(|seed| run(seed).err());
