@@ -60,7 +60,7 @@ struct AddArgs {
     author: String,
     /// When it ends: 2026-03-01T10:00:00Z, or from now: 2h. Compared with the Kafka timestamp of each message, so that a
     /// replay decides the same; a message without one is skipped
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     until: Option<String>,
     #[arg(long, value_enum, default_value = "text")]
     format: Format,

@@ -385,6 +385,9 @@ pub fn stops_partition(error: RDKafkaErrorCode) -> PartitionAlarm {
     }
 }
 
+/// What a group has committed of a partition, and what stands beside it.
+pub type Committed = (Partition, Option<i64>, Option<Note>);
+
 /// Looks offsets up in the name of a [`GroupConsumer`], on another thread than its poller's.
 pub struct Lookup {
     client: Arc<BaseConsumer<Context>>,
@@ -397,7 +400,7 @@ impl Lookup {
         &self,
         partitions: &[Partition],
         timeout: Duration,
-    ) -> Result<Vec<(Partition, Option<i64>, Option<Note>)>, KafkaError> {
+    ) -> Result<Vec<Committed>, KafkaError> {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for partition in partitions {
             list.add_partition(&self.topic, partition.0);

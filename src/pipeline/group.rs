@@ -14,6 +14,7 @@ use crate::kafka::membership::Membership;
 use crate::observe::recorder::WorkerRecorder;
 use crate::poller::assignment::Slots;
 use crate::poller::lookup::{LookupClient, LookupSettings};
+use crate::poller::tenure::{AHEAD_MIN, Terms};
 use crate::poller::{Ended, Poller, PollerSettings, PollerShared};
 use crate::ready::ReadySet;
 use crate::sink::schema::Source;
@@ -240,7 +241,10 @@ fn poller_settings(config: &Config, options: RunOptions, slots: Slots) -> Poller
         revoke_deadline: consumer.revoke_deadline,
         on_lost_records: consumer.on_lost_records,
         partitioner: Arc::new(config.partitioner.clone()),
-        incarnation: config.kafka.incarnation,
+        terms: Terms {
+            incarnation: config.kafka.incarnation,
+            ahead_min: AHEAD_MIN,
+        },
         first_epoch: EpochId(rand::random()),
     }
 }

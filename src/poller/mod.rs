@@ -76,8 +76,8 @@ pub struct PollerSettings {
     pub on_lost_records: OnLostRecords,
     /// Which shard a partition is of.
     pub partitioner: Arc<Partitioner>,
-    /// The life of the topic.
-    pub incarnation: i32,
+    /// How far an epoch may dispatch.
+    pub terms: tenure::Terms,
     /// Its epochs are named from here on; chosen so that no other poller's are.
     pub first_epoch: EpochId,
 }

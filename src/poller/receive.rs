@@ -47,9 +47,10 @@ impl<M: Member> Poller<M> {
         let (now, now_ms) = (crate::clock::now(), crate::clock::wall_ms());
         let (mut messages, mut bytes) = (0, 0);
         while let Some(message) = assigned.held.front() {
-            if message.error().is_none() && !assigned.tenure.admits(message.offset()) {
+            let offset = message.offset();
+            if message.error().is_none() && !assigned.tenure.admits(offset) {
                 // A new ceiling, or what was waited for, marks the partition again.
-                self.wait_for_tenure(&mut assigned.tenure);
+                self.wait_for_tenure(&mut assigned.tenure, offset);
                 more = false;
                 break;
             }

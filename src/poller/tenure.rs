@@ -6,6 +6,7 @@
 
 use super::Poller;
 use super::lookup::Start;
+use crate::fault;
 use crate::ids::{EpochId, Note, Partition};
 use crate::kafka::consumer::Commit;
 use crate::kafka::member::Member;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// A ceiling is at least so far above what is dispatched. A rule that is added right after a crash holds from there on, so
 /// it should be small; a partition that finds more than that at once waits for a commit.
-const AHEAD_MIN: i64 = 256;
+pub const AHEAD_MIN: i64 = 256;
 /// And at most so far: what a partition can be read in a second or two.
 const AHEAD_MAX: i64 = 1 << 20;
 /// How much further the next ceiling is when the last one was reached before its time.
@@ -39,6 +40,8 @@ pub struct Tenure {
     frontier: i64,
     /// The offset behind the last one that was dispatched.
     next: i64,
+    /// The offset of the last message that a ceiling kept waiting: behind a gap it may be far above `next`.
+    kept_waiting: i64,
     /// What `next` was at the last commit.
     next_at_commit: i64,
     /// No offset at or beyond this one is dispatched: the smaller of `limit` and `hold`.
@@ -55,7 +58,16 @@ pub struct Tenure {
     hold: Option<(i64, Instant)>,
     /// Edges that are being written. Nobody knows whether they are there before they were read back.
     proposed: Vec<(RuleId, EdgeKind)>,
-    incarnation: i32,
+    terms: Terms,
+}
+
+/// What all tenures of a process have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// The life of the topic.
+    pub incarnation: i32,
+    /// How far ahead of what is dispatched a ceiling is at the least; [`AHEAD_MIN`].
+    pub ahead_min: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +84,7 @@ enum Stage {
 
 impl Tenure {
     /// An epoch that begins at `start`. `commits`: whether it commits anything.
-    pub fn new(start: &Start, epoch: EpochId, incarnation: i32, commits: bool) -> Self {
+    pub fn new(start: &Start, epoch: EpochId, terms: Terms, commits: bool) -> Self {
         let unbound = !commits;
         Self {
             partition: start.partition,
@@ -84,26 +96,26 @@ impl Tenure {
             },
             frontier: start.frontier,
             next: start.offset,
+            kept_waiting: i64::MIN,
             next_at_commit: start.offset,
             bound: if unbound { i64::MAX } else { i64::MIN },
             limit: start.offset,
             asked: i64::MIN,
             asked_at: None,
-            ahead: AHEAD_MIN,
+            ahead: terms.ahead_min,
             hold: None,
             proposed: Vec::new(),
-            incarnation,
+            terms,
         }
     }
 
     /// Whether that offset may be dispatched now.
     pub fn admits(&self, offset: i64) -> bool {
-        offset < self.bound
+        offset < self.bound || fault::mutant("ceiling-off")
     }
 
     /// That offset was dispatched.
     pub fn dispatched(&mut self, offset: i64) {
-        debug_assert!(self.admits(offset), "dispatched past the ceiling");
         self.next = offset + 1;
     }
 
@@ -114,7 +126,7 @@ impl Tenure {
 
     /// Whether a commit is wanted for its ceiling's sake.
     pub fn wants_ceiling(&self, now: Instant) -> bool {
-        let is_near = self.limit - self.next <= self.ahead / 2;
+        let is_near = self.limit - self.next <= self.ahead / 2 || self.kept_waiting >= self.limit;
         self.may_commit() && is_near && !self.is_asked(now)
     }
 
@@ -124,9 +136,13 @@ impl Tenure {
         self.asked_at.is_some_and(on_its_way)
     }
 
-    /// Dispatch has come to the ceiling: the next one is further away. Whether none is on its way.
-    fn starved(&mut self, now: Instant) -> bool {
-        let starved = self.may_commit() && self.next >= self.limit && !self.is_asked(now);
+    /// A message has to wait. If it is for a ceiling, the next one is further away, and true if none is on its way.
+    fn starved(&mut self, offset: i64, now: Instant) -> bool {
+        if offset < self.limit {
+            return false;
+        }
+        self.kept_waiting = offset;
+        let starved = self.may_commit() && !self.is_asked(now);
         if starved && self.asked > i64::MIN {
             self.ahead = (self.ahead * AHEAD_GROWTH).min(AHEAD_MAX);
         }
@@ -136,14 +152,14 @@ impl Tenure {
     /// The note of a commit that goes out now.
     pub fn note(&mut self, now: Instant) -> Note {
         let recent = (self.next - self.next_at_commit).min(AHEAD_MAX / AHEAD_COMMITS);
-        let wanted = (recent * AHEAD_COMMITS).max(AHEAD_MIN);
+        let wanted = (recent * AHEAD_COMMITS).max(self.terms.ahead_min);
         // One that was reached stays far away for a while.
         self.ahead = wanted.max(self.ahead / 2);
         self.next_at_commit = self.next;
         self.asked = self
             .asked
             .max(self.frontier)
-            .max(self.next.saturating_add(self.ahead));
+            .max(self.next.max(self.kept_waiting).saturating_add(self.ahead));
         self.asked_at = Some(now);
         self.note_of(self.asked)
     }
@@ -156,7 +172,7 @@ impl Tenure {
 
     fn note_of(&self, ceiling: i64) -> Note {
         Note {
-            incarnation: self.incarnation,
+            incarnation: self.terms.incarnation,
             epoch: self.epoch,
             ceiling,
         }
@@ -182,9 +198,11 @@ impl Tenure {
     }
 
     fn set_bound(&mut self) {
-        self.bound = self
-            .hold
-            .map_or(self.limit, |(hold, _)| self.limit.min(hold));
+        let hold = self.hold.map_or(i64::MAX, |(hold, _)| hold);
+        self.bound = self.limit.min(hold);
+        if fault::mutant("edges-not-awaited") {
+            self.bound = self.limit;
+        }
     }
 
     /// Looks at a new table. What is to be written now.
@@ -204,7 +222,7 @@ impl Tenure {
             .map(|lacking| Proposal {
                 rule: lacking.rule,
                 kind: lacking.kind,
-                offset: lacking.known.unwrap_or(self.frontier.max(self.next)),
+                offset: lacking.known.unwrap_or_else(|| self.first_free()),
             })
             .collect();
         self.proposed
@@ -220,6 +238,14 @@ impl Tenure {
             self.set_bound();
         }
         new
+    }
+
+    /// From here on nobody has dispatched anything.
+    fn first_free(&self) -> i64 {
+        match fault::mutant("frontier-off") {
+            true => self.next,
+            false => self.frontier.max(self.next),
+        }
     }
 
     /// Whether edges have kept it waiting for long; said once in a while.
@@ -241,7 +267,7 @@ impl<M: Member> Poller<M> {
         self.epochs += 1;
         let epoch = EpochId(self.settings.first_epoch.0.wrapping_add(self.epochs));
         let commits = self.settings.commit_interval.is_some() && !start.stopped;
-        let mut tenure = Tenure::new(start, epoch, self.settings.incarnation, commits);
+        let mut tenure = Tenure::new(start, epoch, self.settings.terms, commits);
         self.commits_due = crate::clock::now();
         if !commits {
             return tenure;
@@ -312,9 +338,9 @@ impl<M: Member> Poller<M> {
     }
 
     /// The message of that offset has to wait. If it is for a ceiling, one is asked for at once.
-    pub(super) fn wait_for_tenure(&mut self, tenure: &mut Tenure) {
+    pub(super) fn wait_for_tenure(&mut self, tenure: &mut Tenure, offset: i64) {
         let now = crate::clock::now();
-        if tenure.starved(now) {
+        if tenure.starved(offset, now) {
             self.commits_due = now;
         }
     }

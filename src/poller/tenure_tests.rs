@@ -7,6 +7,10 @@ use hashbrown::{HashMap, HashSet};
 
 const P: Partition = Partition(0);
 const EPOCH: EpochId = EpochId(7);
+const TERMS: Terms = Terms {
+    incarnation: 1,
+    ahead_min: AHEAD_MIN,
+};
 
 fn start(offset: i64, frontier: i64) -> Start {
     Start {
@@ -40,7 +44,7 @@ fn lacks(rule: RuleId, known: Option<i64>) -> Lacking {
 
 /// One that has looked at a table and whose first note was taken.
 fn owner(offset: i64, frontier: i64) -> Tenure {
-    let mut tenure = Tenure::new(&start(offset, frontier), EPOCH, 1, true);
+    let mut tenure = Tenure::new(&start(offset, frontier), EPOCH, TERMS, true);
     let now = crate::clock::now();
     tenure.look(&table(&[], &[]), now);
     let note = tenure.note(now);
@@ -50,7 +54,7 @@ fn owner(offset: i64, frontier: i64) -> Tenure {
 
 #[test]
 fn nothing_is_dispatched_before_the_last_owners_edges_are_copied_and_the_note_is_taken() {
-    let mut tenure = Tenure::new(&start(100, 120), EPOCH, 1, true);
+    let mut tenure = Tenure::new(&start(100, 120), EPOCH, TERMS, true);
     let (rule, now) = (RuleId::random(), crate::clock::now());
     assert!(!tenure.admits(100) && !tenure.may_commit());
     let proposed = tenure.look(&table(&[], &[lacks(rule, Some(40))]), now);
@@ -108,9 +112,9 @@ fn a_ceiling_that_is_reached_too_soon_is_higher_next_time_and_failures_raise_non
     for _ in 0..3 {
         (tenure.next..tenure.limit).for_each(|offset| tenure.dispatched(offset));
         assert!(!tenure.admits(tenure.next));
-        assert!(tenure.starved(now));
+        assert!(tenure.starved(tenure.next, now));
         let note = tenure.note(now);
-        assert!(!tenure.starved(now), "one is on its way");
+        assert!(!tenure.starved(tenure.next, now), "one is on its way");
         tenure.ask_again();
         assert!(tenure.wants_ceiling(now), "it did not arrive");
         assert!(!tenure.admits(tenure.next));
@@ -141,8 +145,24 @@ fn the_last_note_says_exactly_how_far_it_went_and_nothing_follows() {
 
 #[test]
 fn a_throw_away_group_promises_nothing_and_waits_for_nothing() {
-    let mut tenure = Tenure::new(&start(0, 0), EPOCH, 1, false);
+    let mut tenure = Tenure::new(&start(0, 0), EPOCH, TERMS, false);
     let lacking = table(&[], &[lacks(RuleId::random(), None)]);
     assert!(tenure.look(&lacking, crate::clock::now()).is_empty());
     assert!(tenure.admits(1 << 40) && !tenure.may_commit());
+}
+
+#[test]
+fn a_gap_that_is_wider_than_the_ceiling_is_far_is_no_end() {
+    let (mut tenure, now) = (owner(100, 100), crate::clock::now());
+    let behind_gap = 1_000_000;
+    assert!(!tenure.admits(behind_gap) && tenure.starved(behind_gap, now));
+    let note = tenure.note(now);
+    tenure.ask_again();
+    assert!(
+        tenure.wants_ceiling(now),
+        "it is asked for until it is there"
+    );
+    tenure.taken(&note);
+    assert!(tenure.admits(behind_gap) && !tenure.wants_ceiling(now));
+    assert_eq!(tenure.last_note().ceiling, 100, "nothing was dispatched");
 }

@@ -185,3 +185,77 @@ impl RulesView {
         }
     }
 }
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use super::*;
+    use crate::ids::{AppId, RowKey, SubscriptionId};
+    use crate::rules::record::{Rule, Target};
+    use crate::rules::table::{Entry, Span};
+    use hashbrown::HashMap;
+    use jiff::Timestamp;
+
+    const P: Partition = Partition(3);
+
+    fn table(from: i64) -> Table {
+        let rule = Rule {
+            id: RuleId::random(),
+            target: Target::App(AppId([1; 16])),
+            reason: String::new(),
+            author: String::new(),
+            created_at: Timestamp::UNIX_EPOCH,
+            until: None,
+            removed: None,
+        };
+        let entry = Entry {
+            rule,
+            spans: HashMap::from_iter([(P, Span { from, to: None })]),
+            skipped: Arc::default(),
+            undecided: Vec::new(),
+            effective_at: None,
+        };
+        Table::new(vec![entry], HashMap::new())
+    }
+
+    fn seen(offset: i64) -> Seen {
+        Seen {
+            partition: P,
+            offset,
+            timestamp_ms: -1,
+            row: RowKey {
+                app: AppId([1; 16]),
+                subscription: SubscriptionId([2; 16]),
+            },
+            parent: None,
+        }
+    }
+
+    #[test]
+    fn a_turn_is_decided_by_one_table_and_the_next_by_the_newest() {
+        let rules = Arc::new(Rules::new(true));
+        let mut view = RulesView::new(rules.clone());
+        view.refresh();
+        assert!(!view.is_active(), "no rule, no question");
+        rules.publish(table(10));
+        assert!(!view.is_active(), "the turn goes on as it began");
+        view.refresh();
+        assert!(view.is_active());
+        assert!(!view.skips(&seen(9)));
+        assert!(view.skips(&seen(10)) && view.skips(&seen(11)));
+        assert_eq!(rules.table().entries[0].skipped.get(), 0);
+        view.count();
+        assert_eq!(rules.table().entries[0].skipped.get(), 2);
+        view.count();
+        assert_eq!(rules.table().entries[0].skipped.get(), 2, "counted once");
+    }
+
+    #[test]
+    fn a_new_table_wakes_who_sleeps() {
+        let rules = Rules::new(true);
+        let (woken, wakes) = crossbeam_channel::unbounded();
+        rules.wake_by(move || woken.send(()).expect("somebody listens"));
+        rules.publish(table(0));
+        assert_eq!(wakes.len(), 1);
+        assert_eq!(rules.version(), 1);
+    }
+}

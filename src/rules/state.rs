@@ -150,7 +150,9 @@ impl State {
                 epoch: before,
             })
         });
-        old.collect()
+        let mut old: Vec<EdgeKey> = old.collect();
+        old.sort_by_key(|key| (key.rule, key.kind == EdgeKind::End));
+        old
     }
 
     /// For those who decide.

@@ -133,6 +133,20 @@ impl Statement {
             .map(|write| write.key.expect("a row has a key"));
         keys.chain(refusal)
     }
+
+    /// The rows that are written, and the newest update of each.
+    pub fn positions(&self) -> impl Iterator<Item = (RowKey, Position)> + '_ {
+        let (writes, refusal) = match self {
+            Self::Update(writes) | Self::Insert(writes) => (writes.as_slice(), None),
+            Self::Refuse(refusal) => (&[][..], Some((refusal.key, refusal.position))),
+            Self::Ask(_) | Self::Unlocked(_) | Self::Remembered(..) => (&[][..], None),
+        };
+        let of_rows = writes.iter().map(|write| {
+            let last = write.last.expect("a row has a position");
+            (write.key.expect("a row has a key"), last)
+        });
+        of_rows.chain(refusal)
+    }
 }
 
 /// A database's refusal, as a SQLSTATE.

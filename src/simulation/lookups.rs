@@ -8,8 +8,8 @@ use crate::poller::lookup::decide::{Known, Log, decide};
 use crate::poller::lookup::{Answer, Question, Start};
 use crossbeam_channel::{Receiver, Sender};
 
-/// What the group has committed, and its note.
-type Committed = (Option<i64>, Option<Note>);
+/// What the group has committed, its note, and the end of the rules topic.
+type Committed = (Option<i64>, Option<Note>, i64);
 
 /// What stands for the look-up threads: first Kafka is asked, then each shard.
 pub struct Lookups {
@@ -39,7 +39,8 @@ impl Lookups {
                 let log = &world.topic.logs[partition.index()];
                 let (first, end) = (log.first, log.end());
                 let at = partition.index();
-                let committed = (world.group.committed[at], world.group.notes[at]);
+                let rules_end = i64::try_from(world.rules.records.len()).expect("small");
+                let committed = (world.group.committed[at], world.group.notes[at], rules_end);
                 self.known
                     .push((number, partition, committed, Log { first, end }));
             }
@@ -58,20 +59,22 @@ impl Lookups {
         };
         let on_lost_records = world.truth.on_lost_records();
         let mut starts: Vec<Start> = Vec::new();
-        for (_, partition, (committed, note), log) in self.known.extract_if(.., of_this) {
+        for (_, partition, (committed, note, rules_end), log) in self.known.extract_if(.., of_this)
+        {
             let seen = &mut world.databases[shard.0].seen;
             let known = Known {
                 committed,
                 note,
                 first_seen: seen.get(&partition.index()).copied(),
             };
-            let start = decide(
+            let mut start = decide(
                 partition,
                 known,
                 log,
                 ConfiguredStart::Earliest,
                 on_lost_records,
             );
+            start.rules_end = rules_end;
             if known.first_seen.is_none() {
                 seen.insert(partition.index(), start.offset);
                 world.truth.begin(partition.index(), start.offset);

@@ -83,8 +83,8 @@ impl Member for SimulatedMember<'_> {
         for partition in partitions {
             let begun = &world.group.members[&self.member].begun;
             let next = begun.get(&partition.index()).and_then(|reader| reader.next);
-            let (truth, topic) = (&world.truth, &world.topic);
-            if next.is_some_and(|next| truth.has_open_below(topic, partition.index(), next)) {
+            let (truth, logs) = (&world.truth, (&world.topic, &world.rules));
+            if next.is_some_and(|next| truth.has_open_below(logs, partition.index(), next)) {
                 world.meet(Met::GivenUpInFlight);
             }
         }
@@ -96,9 +96,10 @@ impl Member for SimulatedMember<'_> {
         let world = &mut *self.world.borrow_mut();
         world.tell(|| format!("member {} commits {commits:?}", self.member));
         for commit in commits {
+            let logs = (&world.topic, &world.rules);
             world
                 .truth
-                .check_commit(&world.topic, commit.partition.index(), commit.offset);
+                .check_commit(logs, commit.partition.index(), commit.offset);
         }
         world.group.send_commit(self.member, commits);
         Ok(())

@@ -6,6 +6,7 @@
 //! - [`topic`], [`group`], [`member`]: Kafka, from the logs to what a poller sees
 //! - [`database`], [`session`]: shards, from rows to what a worker sees
 //! - [`process`]: one life of the program; [`lookups`]: its look-up threads; [`resize`]: other numbers of workers
+//! - [`process`]: one life of the program; [`lookups`]: its look-up threads; [`rules`]: the rules topic and who keeps it
 //! - [`truth`]: what should be
 //! - [`schedule`]: a seed from beginning to end
 //!
@@ -17,6 +18,7 @@ mod lookups;
 mod member;
 mod process;
 mod resize;
+mod rules;
 mod schedule;
 mod session;
 mod topic;
@@ -139,6 +141,9 @@ fn seeds_notice_every_broken_guarantee() {
         "dead-epochs-not-dropped",
         "stale-epoch-accepted",
         "lanes-split-out-of-order",
+        "ceiling-off",
+        "edges-not-awaited",
+        "frontier-off",
     ] {
         fault::in_tests::BROKEN.set(Some(mutant));
         let noticed = (0..MUTANT_SEEDS).find_map(|seed| run(seed).err());

@@ -4,6 +4,7 @@
 use super::lookups::Lookups;
 use super::member::{NUMBER, SimulatedMember};
 use super::resize::Resizes;
+use super::rules::Keeper;
 use super::session::{INCARNATION, Session};
 use super::topic::MESSAGE_BYTES_MAX;
 use super::world::{Chance, Met, PARTITIONS, SHARDS, Shared};
@@ -16,9 +17,10 @@ use crate::observe::Registry;
 use crate::observe::recorder::WorkerRecorder;
 use crate::poller::assignment::{Budget, Slots};
 use crate::poller::lookup::LookupClient;
+use crate::poller::tenure::Terms;
 use crate::poller::{Ended, Poller, PollerSettings, PollerShared};
 use crate::ready::ReadySet;
-use crate::rules::Rules;
+use crate::rules::{Rules, state::Scope};
 use crate::sink::rate::WriteRates;
 use crate::sink::shape::SUBSCRIPTION;
 use crate::sync::{AtomicBool, Ordering};
@@ -56,6 +58,8 @@ pub struct Shape {
     lane_rows: usize,
     /// Between two commits.
     commit_interval: Duration,
+    /// How far ahead a ceiling is.
+    ahead_min: i64,
 }
 
 /// A life.
@@ -66,6 +70,7 @@ pub struct Process {
     workers: Vec<Thread>,
     resizes: Resizes,
     lookups: Lookups,
+    keeper: Keeper,
     next_letter: Box<dyn FnMut() -> Option<DeadLetter>>,
     letters: Vec<DeadLetter>,
     shared: PollerShared,
@@ -87,6 +92,7 @@ impl Shape {
             batch_rows,
             lane_rows: chance.of(1..=batch_rows),
             commit_interval: Duration::from_millis(u64::from(small(chance.of(5..=150)))),
+            ahead_min: i64::from(small(chance.of(1..=20))),
         }
     }
     fn poller(&self, world: &Shared, member: usize) -> PollerSettings {
@@ -100,12 +106,15 @@ impl Shape {
             revoke_deadline: REVOKE_DEADLINE,
             on_lost_records: world.borrow().truth.on_lost_records(),
             partitioner: world.borrow().topic.partitioner.clone(),
-            incarnation: INCARNATION,
+            terms: Terms {
+                incarnation: INCARNATION,
+                ahead_min: self.ahead_min,
+            },
             first_epoch: EpochId(u64::try_from(member).expect("few") << 32),
         }
     }
 
-    fn worker(&self, world: &Shared) -> WorkerSettings {
+    fn worker(&self, world: &Shared, rules: &Arc<Rules>) -> WorkerSettings {
         WorkerSettings {
             sink: SinkKind::Postgres,
             baseline: false,
@@ -113,7 +122,7 @@ impl Shape {
             batch_linger: Duration::ZERO,
             incarnation: INCARNATION,
             partitioner: Some(world.borrow().topic.partitioner.clone()),
-            rules: Arc::new(Rules::new(false)),
+            rules: rules.clone(),
         }
     }
 }
@@ -125,11 +134,16 @@ impl Process {
         let (letters, next_letter) = collected();
         let (abandon, abandoned) = crossbeam_channel::bounded(0);
         let (client, asked, answer) = LookupClient::without_threads();
+        let rules = Arc::new(Rules::new(true));
+        let scope = Scope {
+            partitioner: Some((*world.borrow().topic.partitioner).clone()),
+            incarnation: INCARNATION,
+        };
         let shared = PollerShared {
             registry: registry(world),
             budget: Arc::new(Budget::new(shape.bytes)),
             rates: Arc::new(WriteRates::new((0..SHARDS).map(|_| None), 1)),
-            rules: Arc::new(Rules::new(false)),
+            rules: rules.clone(),
             stop: Arc::new(AtomicBool::new(false)),
         };
         let of_workers = WorkerShared {
@@ -138,10 +152,10 @@ impl Process {
             abandon: abandoned,
             tunables: Arc::default(),
         };
-        let (dispatch, workers) = workers(world, member, shape, (&of_workers, &letters));
+        let (dispatch, workers) = workers(world, member, shape, (&of_workers, &letters, &rules));
         let resizes = Resizes {
             changer: dispatch.changer(),
-            settings: shape.worker(world),
+            settings: shape.worker(world, &rules),
             shared: of_workers,
             letters: letters.clone(),
             counts: [shape.workers; SHARDS],
@@ -160,6 +174,7 @@ impl Process {
             workers,
             resizes,
             lookups: Lookups::new(asked, answer),
+            keeper: Keeper::new(rules, scope),
             next_letter: Box::new(next_letter),
             letters: Vec::new(),
             shared,
@@ -247,6 +262,11 @@ impl Process {
         self.lookups.step(&self.world, self.member, chance);
     }
 
+    /// Its keeper of the rules topic goes on by one step.
+    pub fn keep_rules(&mut self, chance: &mut Chance) {
+        self.keeper.step(&self.world, chance);
+    }
+
     /// One of its dead letters is delivered.
     pub fn deliver_letter(&mut self, chance: &mut Chance) {
         self.letters
@@ -273,6 +293,7 @@ impl Process {
 
     /// It is killed: whatever it holds is dropped. Some of its letters are delivered, and it doesn't live to hear of it.
     pub fn kill(mut self, chance: &mut Chance) {
+        self.keeper.kill(&self.world, chance);
         self.letters
             .extend(std::iter::from_fn(&mut self.next_letter));
         let mut world = self.world.borrow_mut();
@@ -314,7 +335,7 @@ fn workers(
     world: &Shared,
     member: usize,
     shape: &Shape,
-    (shared, letters): (&WorkerShared, &DeadLetterSender),
+    (shared, letters, rules): (&WorkerShared, &DeadLetterSender, &Arc<Rules>),
 ) -> (Dispatch, Vec<Thread>) {
     let recorder = |shard, lane| Arc::new(WorkerRecorder::new(0, ShardIndex(shard), lane));
     let of_shard = |shard| {
@@ -328,7 +349,13 @@ fn workers(
     let workers = recorders.into_iter().flatten().zip(lanes);
     let workers = workers.map(|(recorder, (lane, post))| {
         let own = (recorder, shared.clone(), letters.clone());
-        worker(world, member, shape.worker(world), (Some(lane), post), own)
+        worker(
+            world,
+            member,
+            shape.worker(world, rules),
+            (Some(lane), post),
+            own,
+        )
     });
     (dispatch, workers.collect())
 }

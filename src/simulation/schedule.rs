@@ -6,6 +6,7 @@
 use super::database::Database;
 use super::group::Group;
 use super::process::{Process, Shape};
+use super::rules::{RulesTopic, late_record};
 use super::topic::{Entry, Topic};
 use super::truth::Truth;
 use super::world::{Chance, Counts, Met, PARTITIONS, SHARDS, Shared, World};
@@ -50,6 +51,7 @@ impl Run {
             topic: Topic::new(chance.of(1..=6)),
             group: Group::new(),
             databases: (0..SHARDS).map(|_| Database::default()).collect(),
+            rules: RulesTopic::default(),
             truth: Truth::default(),
             story: tells.then(Vec::new),
         };
@@ -76,8 +78,14 @@ impl Run {
         self.until("memory is given back", |run| {
             run.processes.iter().all(Process::holds_nothing)
         });
-        let world = self.world.borrow();
-        world.truth.judge(&world.topic, &world.databases);
+        let world = &mut *self.world.borrow_mut();
+        let skipped = world.truth.judge(
+            &world.topic,
+            &world.databases,
+            &world.rules,
+            &world.group.notes,
+        );
+        world.met[Met::Skipped as usize] += skipped;
         (world.met, self.steps)
     }
 
@@ -121,6 +129,7 @@ impl Run {
                 match number {
                     2 => process.look_up(&mut self.chance),
                     3 => process.deliver_letter(&mut self.chance),
+                    4..=6 => process.keep_rules(&mut self.chance),
                     _ => process.step(&mut self.chance),
                 }
             }
@@ -185,7 +194,7 @@ impl Run {
         let shard = self.chance.of(0..=SHARDS - 1);
         // Mostly it goes: where everything is broken at once, nothing happens.
         let ends = !self.chance.once_in(4);
-        match self.chance.of(0..=19) {
+        match self.chance.of(0..=23) {
             0 => self.world.borrow_mut().databases[shard].dead = !ends,
             1 => self.world.borrow_mut().databases[shard].slow = !ends,
             2 => self.world.borrow_mut().databases[shard].refusing = !ends,
@@ -195,12 +204,17 @@ impl Run {
             6 => self.kill(),
             // Long enough for the breaker.
             14 | 15 => self.world.borrow_mut().databases[shard].strict = self.chance.once_in(2),
-            16.. => self.resize(),
+            20.. => self.resize(),
             7 => self.start_missing(),
             8 => self.one_stops(),
             9 => self.expire_one(),
             10 if self.loses => self.lose_beginning(),
             11 if self.loses => self.lose_end(),
+            16 | 17 => {
+                let world = &mut *self.world.borrow_mut();
+                world.rules.change(&world.truth, &mut self.chance);
+            }
+            18 | 19 => late_record(&self.world, &mut self.chance),
             _ => {}
         }
     }
@@ -371,7 +385,7 @@ impl Run {
             let committed = world.group.committed[at].unwrap_or(0);
             last(at).is_none_or(|last| committed > i64::try_from(last).expect("small"))
         };
-        (0..PARTITIONS).all(is_committed) && world.truth.all_finished()
+        (0..PARTITIONS).all(is_committed) && world.truth.all_finished(&world.rules)
     }
 
     fn until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
@@ -388,7 +402,7 @@ impl Run {
         let world = self.world.borrow();
         panic!(
             "after {CALM_STEPS_MAX} calm steps it is not so that {what}: {}; committed {:?}",
-            world.truth.unfinished(),
+            world.truth.unfinished(&world.rules),
             world.group.committed
         );
     }

@@ -181,6 +181,19 @@ impl World {
         self.chance.once_in(3)
     }
 
+    /// Nothing is written at or beyond what the owners of its partition have promised, however late it is written.
+    fn check_ceilings(&self, statement: &Statement) {
+        for (key, position) in statement.positions() {
+            let partition = self.topic.partition_of(key.app);
+            let ceiling = self.group.notes[partition].map_or(i64::MIN, |note| note.ceiling);
+            assert!(
+                position.offset < ceiling,
+                "offset {} of partition {partition} is written, the ceiling is {ceiling}",
+                position.offset
+            );
+        }
+    }
+
     /// Executes a statement of a member, or of one whose connection is gone.
     pub fn execute(
         &mut self,
@@ -197,6 +210,7 @@ impl World {
                 self.meet(Met::ZombieWrite);
             }
         }
+        self.check_ceilings(statement);
         self.tell(|| format!("shard {shard} executes for {member:?}: {statement:?}"));
         let table_locked = self.databases[shard].table_locked;
         let result = self.databases[shard].execute(statement, &mut self.truth);

@@ -2,10 +2,11 @@
 //! one after the other. Shares no code with fold, statement or `verify`.
 
 use super::database::{Database, Stored};
+use super::rules::RulesTopic;
 use super::topic::{Entry, Kind, Topic, Update};
 use crate::config::checked::OnLostRecords;
 use crate::dead::Reason;
-use crate::ids::RowKey;
+use crate::ids::{Note, RowKey};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -116,18 +117,27 @@ impl Truth {
         *finished = (*finished).min(at);
     }
 
-    fn is_finished(&self, number: usize) -> bool {
+    fn is_finished(&self, number: usize, rules: &RulesTopic) -> bool {
         let fate = &self.fates[number];
-        fate.applied || fate.lettered > 0 || (fate.lost && self.goes_on_behind_gaps)
+        // Whether it was skipped rightly is judged at the end.
+        rules.may_skip(&self.updates[number])
+            || fate.applied
+            || fate.lettered > 0
+            || (fate.lost && self.goes_on_behind_gaps)
     }
 
     /// Everything below an offset must be finished when it is committed.
-    pub fn check_commit(&mut self, topic: &Topic, partition: usize, offset: i64) {
+    pub fn check_commit(
+        &mut self,
+        (topic, rules): (&Topic, &RulesTopic),
+        partition: usize,
+        offset: i64,
+    ) {
         let mut finished = self.finished.get(&partition).copied().unwrap_or(0);
         while finished < offset {
             if let Some(Entry::Message(update)) = topic.logs[partition].at(finished) {
                 assert!(
-                    self.is_finished(update.number),
+                    self.is_finished(update.number, rules),
                     "offset {offset} of partition {partition} is committed, but update {} at {finished} isn't finished: {:?}",
                     update.number,
                     self.fates[update.number]
@@ -141,23 +151,29 @@ impl Truth {
     }
 
     /// Whether something below an offset is not finished.
-    pub fn has_open_below(&self, topic: &Topic, partition: usize, offset: i64) -> bool {
+    pub fn has_open_below(
+        &self,
+        (topic, rules): (&Topic, &RulesTopic),
+        partition: usize,
+        offset: i64,
+    ) -> bool {
         let finished = self.finished.get(&partition).copied().unwrap_or(0);
         (finished..offset).any(|at| {
             let entry = topic.logs[partition].at(at);
-            matches!(entry, Some(Entry::Message(update)) if !self.is_finished(update.number))
+            matches!(entry, Some(Entry::Message(update)) if !self.is_finished(update.number, rules))
         })
     }
 
     /// Whether all messages that are not gone are finished.
-    pub fn all_finished(&self) -> bool {
-        (0..self.updates.len()).all(|number| self.fates[number].lost || self.is_finished(number))
+    pub fn all_finished(&self, rules: &RulesTopic) -> bool {
+        let finished = |number: usize| self.fates[number].lost || self.is_finished(number, rules);
+        (0..self.updates.len()).all(finished)
     }
 
     /// An update that is not finished, for the message.
-    pub fn unfinished(&self) -> String {
+    pub fn unfinished(&self, rules: &RulesTopic) -> String {
         let unfinished = (0..self.updates.len())
-            .find(|number| !self.fates[*number].lost && !self.is_finished(*number));
+            .find(|number| !self.fates[*number].lost && !self.is_finished(*number, rules));
         unfinished.map_or_else(
             || "all are finished".to_owned(),
             |number| {
@@ -169,13 +185,26 @@ impl Truth {
         )
     }
 
-    /// Everything is finished: compares fates and rows.
-    pub fn judge(&self, topic: &Topic, databases: &[Database]) {
+    /// Everything is finished: compares fates and rows. How many updates rules have skipped.
+    pub fn judge(
+        &self,
+        topic: &Topic,
+        databases: &[Database],
+        rules: &RulesTopic,
+        notes: &[Option<Note>],
+    ) -> u64 {
+        let mut skipped = 0;
         let mut rows: BTreeMap<RowKey, Stored> = BTreeMap::new();
         for (update, fate) in self.updates.iter().zip(&self.fates) {
             let context = || format!("update {} at {:?}: {fate:?}", update.number, update.at);
             if let Kind::Bad(_) = update.kind {
                 assert!(!fate.applied && !fate.refused, "{}", context());
+                continue;
+            }
+            if rules.skips(update, notes) {
+                skipped += 1;
+                let is_untouched = !fate.applied && !fate.refused && fate.lettered == 0;
+                assert!(is_untouched, "a rule skips it: {}", context());
                 continue;
             }
             if !fate.lost {
@@ -211,6 +240,7 @@ impl Truth {
             let stored = stored.unwrap_or_else(|| panic!("{key:?} is missing"));
             assert_eq!(stored.without_fence(), row.without_fence(), "{key:?}");
         }
+        skipped
     }
 }
 

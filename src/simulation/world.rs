@@ -2,6 +2,7 @@
 
 use super::database::Database;
 use super::group::Group;
+use super::rules::RulesTopic;
 use super::topic::Topic;
 use super::truth::Truth;
 use rand::rngs::SmallRng;
@@ -105,6 +106,10 @@ met! {
     ResizedFullLanes,
     /// The number of workers stayed as it was, since one was busy.
     ResizeRefused,
+    /// A record of the rules topic landed when its sender was gone.
+    LateEdge,
+    /// An update was skipped by a rule; counted at the end.
+    Skipped,
     /// A process was killed.
     Killed,
     /// A process was told to stop, and did.
@@ -126,6 +131,8 @@ pub struct World {
     pub group: Group,
     /// The shards.
     pub databases: Vec<Database>,
+    /// The rules topic.
+    pub rules: RulesTopic,
     /// What should be.
     pub truth: Truth,
     /// What happened, for people; kept when one seed is run alone.

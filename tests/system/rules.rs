@@ -290,15 +290,14 @@ fn a_process_that_dies_while_a_rule_is_decided_leaves_every_row_exact() {
     // It dies just before it writes an edge; the others anywhere.
     let crash = [("MILLPOND_TEST_CRASH", "before-edge")];
     let environments: [&[(&str, &str)]; 4] = [&crash, &[], &[], &[]];
+    let mut ruled: Vec<String> = Vec::new();
     for (round, environment) in environments.into_iter().enumerate() {
         let second = Member::start(&pond, environment);
         wait_until_all_is_assigned(&pond, &[&first, &second]);
-        let candidates = all.iter().skip(round * 12);
-        let here: Vec<HotRow> = candidates
-            .filter(|row| second.has(row.partition))
-            .take(2)
-            .cloned()
-            .collect();
+        let is_free = |row: &&HotRow| second.has(row.partition) && !ruled.contains(&row.app);
+        let here: Vec<HotRow> = all.iter().filter(is_free).take(2).cloned().collect();
+        assert_eq!(here.len(), 2);
+        ruled.extend(here.iter().map(|row| row.app.clone()));
         here.iter().for_each(|row| wait_until_moving(&pond, row));
         let delay = Duration::from_millis(rand::rng().random_range(0..400));
         let mut process = second.process;
@@ -386,6 +385,32 @@ fn what_is_wrong_with_a_rule_is_said_and_strangers_change_nothing() {
     assert!(added.stdout.contains("active"), "{}", added.stdout);
     assert_eq!(pond_metric(member.port), Some(1.0));
     member.stop();
+
+    let port = free_port();
+    let listen = format!("admin.listen=127.0.0.1:{port}");
+    let guarded = Member {
+        process: pond.start(
+            &["run", "--set", &listen, "--set", "admin.token=sesame"],
+            &[],
+        ),
+        port,
+    };
+    wait_until_all_is_assigned(&pond, &[&guarded]);
+    let address = format!("127.0.0.1:{port}");
+    let add = [
+        "rules", "add", "--app", app, "--reason", "r", "--author", "a", "--admin", &address,
+    ];
+    let refused = pond.command(&add);
+    assert!(!refused.status.success());
+    assert!(
+        refused.stderr.contains("authorization"),
+        "{}",
+        refused.stderr
+    );
+    pond.good(&[&add[..], &["--set", "admin.token=sesame"]].concat());
+    let list = guarded.rules(&pond, &["list"]);
+    assert_eq!(list.as_array().unwrap().len(), 2, "{list}");
+    guarded.stop();
 }
 
 fn pond_metric(port: u16) -> Option<f64> {

@@ -62,11 +62,13 @@ impl Services {
             write!(name, "-{}", clock::wall_ms()).expect("a String takes all");
         }
         let dead_letters = format!("{name}.dlq");
+        let rules = rules::topic_of(&name);
         let mock = match &args.kafka {
             Some(_) => None,
             None => Some(MockCluster::start(&[
                 (&name, PARTITIONS),
                 (&dead_letters, PARTITIONS),
+                (&rules, 1),
             ])?),
         };
         let brokers = match (&args.kafka, &mock) {

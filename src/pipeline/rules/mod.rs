@@ -5,7 +5,7 @@
 //!
 //! - [`keeper`]: the thread's work
 //! - [`writer`]: records on their way to the topic
-//! - [`api`]: `/api/rules`
+//! - [`api`]: what `/api/rules` answers
 
 pub mod api;
 mod keeper;
