@@ -64,17 +64,19 @@ load() { # TOPIC MESSAGES ROWS [OPTION]...
 
 sql() { psql -q -X -v ON_ERROR_STOP=1 "$MILLPOND_TEST_POSTGRES" -c "$1" >/dev/null; }
 
-lay_rows_in() { # TOPIC ROWS
+# Writes are measured on rows that are there, as most are in production. A raised incarnation makes the same messages new
+# updates.
+incarnation=1
+lay_rows_in() { # TOPIC ROWS [SCENARIO [OPTION]...]
     say "laying the rows in"
-    "$direct_writer" "$dir/$1.toml" --scenario once --rows "$2" >/dev/null 2>"$dir/log" || {
+    incarnation=$((incarnation + 1))
+    MILLPOND_KAFKA_INCARNATION=$incarnation "$direct_writer" "$dir/$1.toml" --scenario "${3:-once}" --rows "$2" "${@:4}" >/dev/null 2>"$dir/log" || {
         cat "$dir/log" >&2
         die "the rows could not be laid in"
     }
 }
 
-# Writes are measured on rows that are there, as most are in production. A raised incarnation makes the same messages new
-# updates, and a new group reads them from the start.
-incarnation=1
+# A new group reads from the start.
 written() { # NAME COMMAND...
     incarnation=$((incarnation + 1))
     sql 'VACUUM ANALYZE subscription'

@@ -153,11 +153,11 @@ impl Group {
     }
 }
 
-/// The rows of a second and of this burst.
+/// The rows of a second and of this burst, and two for each connection.
 fn allowed(rows_per_second: u32, burst: Duration, processes: u32) -> usize {
-    let burst = f64::from(rows_per_second) * burst.as_secs_f64();
-    let whole_rows = 2 * WRITERS * processes;
-    (rows_per_second + whole_rows) as usize + burst.ceil() as usize
+    let within = (SECOND + burst).as_micros() * u128::from(rows_per_second);
+    let rows = within.div_ceil(SECOND.as_micros()) + u128::from(2 * WRITERS * processes);
+    usize::try_from(rows).expect("rows of a second")
 }
 
 /// Without a stall, next to nothing of the half that is for what is in flight is used. So it shows here when more is sent

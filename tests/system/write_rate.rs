@@ -5,6 +5,7 @@
 use crate::child::Process;
 use crate::pond::{Pond, Shape, free_port};
 use crate::reading::Reading;
+use crate::services::{Harm, Trouble};
 use postgres::Client;
 use std::ops::Range;
 use std::time::Duration;
@@ -14,6 +15,7 @@ const WORKERS: u64 = 2;
 const MEMBERS_MAX: u64 = 3;
 /// So that the steady time between two rebalances is long enough to tell the rate.
 const STEADY: Duration = Duration::from_secs(6);
+const STALL: Duration = Duration::from_secs(2);
 const SOON: Duration = Duration::from_secs(60);
 
 /// Each statement notes how many rows it wrote. The note's own transaction is the statement's, so Postgres knows when it
@@ -90,7 +92,7 @@ fn stay(client: &mut Client) -> Range<i64> {
     begin..now_us(client)
 }
 
-/// Two processes, then three, then two; the times between, and how often the first one waited.
+/// Two processes, then three, then two, then a stall of Postgres; the times between the first, and how often the first one waited.
 fn come_and_go(pond: &Pond, client: &mut Client, partitions: u32) -> ([Range<i64>; 3], f64) {
     let (first, first_port) = member(pond);
     let (second, second_port) = member(pond);
@@ -104,6 +106,11 @@ fn come_and_go(pond: &Pond, client: &mut Client, partitions: u32) -> ([Range<i64
     assert!(ended.status.success(), "{}", ended.stderr);
     wait_until_shared(pond, &both, partitions);
     let two_again = stay(client);
+    // What was sent to a frozen server is written when it goes on.
+    let frozen = Trouble::begin("postgres-0", Harm::Frozen);
+    std::thread::sleep(STALL);
+    frozen.end();
+    stay(client);
     let waits = Reading::take(first_port)
         .unwrap()
         .sum("millpond_write_rate_waits_total");
