@@ -4,7 +4,7 @@
 //!
 //! - [`world`]: what all share; the kinds of events
 //! - [`topic`], [`group`], [`member`]: Kafka, from the logs to what a poller sees
-//! - [`database`], [`session`]: shards, from rows to what a worker sees
+//! - [`database`], [`transaction`], [`session`]: shards, from rows and links to what a worker sees
 //! - [`process`]: one life of the program; [`lookups`]: its look-up threads
 //! - [`truth`]: what should be
 //! - [`schedule`]: a seed from beginning to end
@@ -19,6 +19,7 @@ mod process;
 mod schedule;
 mod session;
 mod topic;
+mod transaction;
 mod truth;
 mod world;
 
@@ -137,6 +138,8 @@ fn seeds_notice_every_broken_guarantee() {
         "fold-not-cut",
         "dead-epochs-not-dropped",
         "stale-epoch-accepted",
+        "link-outside-its-lock",
+        "link-refused-not-remembered",
     ] {
         fault::in_tests::BROKEN.set(Some(mutant));
         let noticed = (0..MUTANT_SEEDS).find_map(|seed| run(seed).err());

@@ -18,7 +18,7 @@ use crate::poller::{Ended, Poller, PollerSettings, PollerShared};
 use crate::ready::ReadySet;
 use crate::sink::rate::WriteRates;
 use crate::sink::shape::SUBSCRIPTION;
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::worker::apply::{Applier, Shared as WorkerShared};
 use crate::worker::{SinkKind, Worker, WorkerSettings};
 use corosensei::Coroutine;
@@ -126,7 +126,9 @@ impl Process {
         };
         let of_workers = WorkerShared {
             rates: shared.rates.clone(),
-            links_per_parent_max: Arc::default(),
+            links_per_parent_max: Arc::new(AtomicU32::new(
+                world.borrow().truth.links_per_parent_max,
+            )),
             registry: shared.registry.clone(),
             abandon: abandoned,
         };

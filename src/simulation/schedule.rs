@@ -3,7 +3,7 @@
 //! Trouble, then somebody acts (all is mended, processes start anew and go on behind what is gone), then trouble again
 //! without losses upstream, then calm. At the end every row is compared with the model.
 
-use super::database::Database;
+use super::database::{Database, Reply, Sent, Statement};
 use super::group::Group;
 use super::process::{Process, Shape};
 use super::topic::{Entry, Topic};
@@ -50,7 +50,7 @@ impl Run {
             topic: Topic::new(chance.of(1..=6)),
             group: Group::new(),
             databases: (0..SHARDS).map(|_| Database::default()).collect(),
-            truth: Truth::default(),
+            truth: Truth::new(chance.of(1..=3)),
             story: tells.then(Vec::new),
         };
         Self {
@@ -185,13 +185,15 @@ impl Run {
         let shard = self.chance.of(0..=SHARDS - 1);
         // Mostly it goes: where everything is broken at once, nothing happens.
         let ends = !self.chance.once_in(4);
-        match self.chance.of(0..=15) {
+        match self.chance.of(0..=17) {
             0 => self.world.borrow_mut().databases[shard].dead = !ends,
             1 => self.world.borrow_mut().databases[shard].slow = !ends,
             2 => self.world.borrow_mut().databases[shard].refusing = !ends,
-            3 => self.world.borrow_mut().databases[shard].table_locked = !ends,
+            3 => self.world.borrow_mut().databases[shard].lock_table(!ends),
             4 => self.lock_row(shard, ends),
+            16 => self.lock_parent(shard, ends),
             5 | 12 | 13 => self.late_statement(shard),
+            17 => self.world.borrow_mut().databases[shard].defers = !ends,
             6 => self.kill(),
             // Long enough for the breaker.
             14 | 15 => self.world.borrow_mut().databases[shard].strict = self.chance.once_in(2),
@@ -211,24 +213,56 @@ impl Run {
             database.locked.clear();
             return;
         }
-        let rows: Vec<_> = database.rows.keys().copied().collect();
+        let mut rows: Vec<_> = database.rows.keys().copied().collect();
+        rows.retain(|row| !database.holds_row(*row));
         database.locked.extend(self.chance.pick(&rows));
+    }
+
+    /// Somebody locks the count of a parent's children.
+    fn lock_parent(&mut self, shard: usize, ends: bool) {
+        let world = &mut *self.world.borrow_mut();
+        let database = &mut world.databases[shard];
+        if ends {
+            database.locked_parents.clear();
+            return;
+        }
+        let mut parents: Vec<_> = database.parents.keys().copied().collect();
+        parents.retain(|parent| !database.holds_parent(*parent));
+        database.locked_parents.extend(self.chance.pick(&parents));
     }
 
     /// A statement whose sender has given up takes effect, or never will.
     fn late_statement(&mut self, shard: usize) {
         let world = &mut *self.world.borrow_mut();
-        let late = &mut world.databases[shard].late;
-        if late.is_empty() {
+        let database = &mut world.databases[shard];
+        if database.late.is_empty() {
             return;
         }
-        let at = self.chance.of(0..=late.len() - 1);
-        let statement = late.swap_remove(at);
-        if !self.chance.once_in(3)
-            && let Ok(reply) = world.execute(shard, None, &statement)
+        // A server soon notices that a transaction's client is gone.
+        let of_transaction = |sent: &Sent| sent.transaction.is_some();
+        let at = match database.late.iter().position(of_transaction) {
+            Some(at) if self.chance.once_in(2) => at,
+            _ => self.chance.of(0..=database.late.len() - 1),
+        };
+        if database.must_wait(&database.late[at].clone()) {
+            return;
+        }
+        let sent = database.late.swap_remove(at);
+        let never = self.chance.once_in(3) || matches!(sent.statement, Statement::RollBack);
+        if let Some(transaction) = sent.transaction
+            && never
+        {
+            database.abort(transaction);
+            world.meet(Met::LinkAbandoned);
+        }
+        if !never
+            && let Ok(reply) = world.execute(shard, None, &sent)
             && reply.has_written()
         {
-            world.meet(Met::LateWrite);
+            world.meet(match reply {
+                Reply::Committed(_) => Met::LateLink,
+                _ => Met::LateWrite,
+            });
         }
     }
 
@@ -314,6 +348,8 @@ impl Run {
             (database.dead, database.slow, database.refusing) = (false, false, false);
             (database.table_locked, database.strict) = (false, false);
             database.locked.clear();
+            database.locked_parents.clear();
+            database.abort_abandoned();
         }
         self.until("those that were told to stop have", |run| {
             let mut processes = run.processes.iter();

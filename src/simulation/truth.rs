@@ -6,6 +6,7 @@ use super::topic::{Entry, Kind, Topic, Update};
 use crate::config::checked::OnLostRecords;
 use crate::dead::Reason;
 use crate::ids::RowKey;
+use crate::sink::shard::Refusal;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -20,6 +21,8 @@ pub struct Fate {
     pub refused: bool,
     /// Whether that was for no fault of its own.
     pub struck: bool,
+    /// Whether the database remembers that its link was refused; the rest of it took effect.
+    pub link_refused: bool,
     /// How often its dead letter was delivered.
     pub lettered: u32,
     /// It is gone from its log.
@@ -33,6 +36,8 @@ pub struct Truth {
     pub updates: Vec<Rc<Update>>,
     /// By their numbers.
     pub fates: Vec<Fate>,
+    /// Children that a parent may have.
+    pub links_per_parent_max: u32,
     /// Somebody has decided that reading goes on behind what is gone.
     pub goes_on_behind_gaps: bool,
     /// By partition: everything below was found to be finished.
@@ -40,6 +45,14 @@ pub struct Truth {
 }
 
 impl Truth {
+    /// Nothing yet, for a world where a parent may have so many children.
+    pub fn new(links_per_parent_max: usize) -> Self {
+        Self {
+            links_per_parent_max: u32::try_from(links_per_parent_max).expect("small"),
+            ..Self::default()
+        }
+    }
+
     /// As all processes have it configured now.
     pub fn on_lost_records(&self) -> OnLostRecords {
         match self.goes_on_behind_gaps {
@@ -70,8 +83,29 @@ impl Truth {
         fate.applied = true;
     }
 
-    /// The update that was at this place: partition, leader epoch, offset.
-    pub fn number_at(&self, at: (crate::ids::Partition, i32, i64)) -> usize {
+    /// The limit, as counts are.
+    pub fn children_max(&self) -> i32 {
+        i32::try_from(self.links_per_parent_max).expect("small")
+    }
+
+    /// The link of an update is refused; the rest of it has taken effect with that.
+    pub fn refuse_link(&mut self, number: usize) {
+        let fate = &mut self.fates[number];
+        assert!(
+            fate.applied,
+            "the link of update {number} is refused, but where is the rest?"
+        );
+        assert!(
+            !fate.link_refused,
+            "the link of update {number} is refused twice"
+        );
+        fate.link_refused = true;
+    }
+
+    /// The update that is refused.
+    pub fn number_of(&self, refusal: &Refusal) -> usize {
+        let position = refusal.position;
+        let at = (refusal.partition, position.leader_epoch, position.offset);
         let found = self.updates.iter().find(|update| update.at == at);
         found
             .map(|update| update.number)
@@ -82,6 +116,7 @@ impl Truth {
     pub fn letter(&mut self, number: usize, reason: Reason) {
         let fate = &mut self.fates[number];
         let expected = match self.updates[number].kind {
+            _ if reason == Reason::LinkLimit => fate.link_refused,
             Kind::Bad(kind) => reason == kind,
             Kind::Poisoned => matches!(reason, Reason::Database | Reason::Overflow),
             Kind::Good => reason == Reason::Overflow,
@@ -89,8 +124,12 @@ impl Truth {
         let expected = expected || fate.struck && reason == Reason::Database;
         assert!(expected, "update {number} is a dead letter for {reason}");
         let depends_on_row = reason.depends_on_row();
+        let remembered = match reason {
+            Reason::LinkLimit => fate.link_refused,
+            _ => fate.refused,
+        };
         assert_eq!(
-            fate.refused, depends_on_row,
+            remembered, depends_on_row,
             "update {number} is a dead letter for {reason}, and the database remembers otherwise"
         );
         fate.lettered += 1;
@@ -118,7 +157,8 @@ impl Truth {
 
     fn is_finished(&self, number: usize) -> bool {
         let fate = &self.fates[number];
-        fate.applied || fate.lettered > 0 || (fate.lost && self.goes_on_behind_gaps)
+        let applied = fate.applied && !fate.link_refused;
+        applied || fate.lettered > 0 || (fate.lost && self.goes_on_behind_gaps)
     }
 
     /// Everything below an offset must be finished when it is committed.
@@ -178,10 +218,11 @@ impl Truth {
                 assert!(!fate.applied && !fate.refused, "{}", context());
                 continue;
             }
+            let is_whole = fate.applied && !fate.link_refused;
             if !fate.lost {
-                assert!(fate.applied != (fate.lettered > 0), "{}", context());
+                assert!(is_whole != (fate.lettered > 0), "{}", context());
             }
-            assert!(!fate.applied || fate.lettered == 0, "{}", context());
+            assert!(!is_whole || fate.lettered == 0, "{}", context());
             if !fate.applied && !fate.refused {
                 continue;
             }
@@ -204,6 +245,9 @@ impl Truth {
             if fate.applied {
                 apply(row, update);
             }
+            if is_whole && update.parent.is_some() {
+                row.parent = update.parent_row();
+            }
         }
         for (key, row) in rows {
             let shard = topic.partitioner.shard_of(key.app);
@@ -211,6 +255,7 @@ impl Truth {
             let stored = stored.unwrap_or_else(|| panic!("{key:?} is missing"));
             assert_eq!(stored.without_fence(), row.without_fence(), "{key:?}");
         }
+        databases.iter().for_each(Database::check_children);
     }
 }
 
