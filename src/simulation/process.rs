@@ -18,7 +18,7 @@ use crate::poller::{Ended, Poller, PollerSettings, PollerShared};
 use crate::ready::ReadySet;
 use crate::sink::rate::WriteRates;
 use crate::sink::shape::SUBSCRIPTION;
-use crate::sync::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::{AtomicBool, Ordering};
 use crate::worker::apply::{Applier, Shared as WorkerShared};
 use crate::worker::{SinkKind, Worker, WorkerSettings};
 use corosensei::Coroutine;
@@ -77,7 +77,7 @@ impl Shape {
         let small = |number: usize| u32::try_from(number).expect("small");
         let batch_rows = chance.of(1..=12);
         Self {
-            workers: chance.of(1..=2),
+            workers: chance.of(1..=3),
             slots: small(chance.of(1..=16)),
             bytes: u64::from(small(chance.of(600..=20_000))),
             batch_rows,
@@ -126,9 +126,7 @@ impl Process {
         };
         let of_workers = WorkerShared {
             rates: shared.rates.clone(),
-            links_per_parent_max: Arc::new(AtomicU32::new(
-                world.borrow().truth.links_per_parent_max,
-            )),
+            links_per_parent_max: world.borrow().truth.links_per_parent_max.clone(),
             registry: shared.registry.clone(),
             abandon: abandoned,
         };

@@ -3,7 +3,7 @@
 //! Trouble, then somebody acts (all is mended, processes start anew and go on behind what is gone), then trouble again
 //! without losses upstream, then calm. At the end every row is compared with the model.
 
-use super::database::{Database, Reply, Sent, Statement};
+use super::database::{Database, Sent, Statement};
 use super::group::Group;
 use super::process::{Process, Shape};
 use super::topic::{Entry, Topic};
@@ -20,6 +20,9 @@ const CALM_STEPS_MAX: u64 = 100_000;
 const ENTRIES: usize = 100;
 /// Steps of a time of trouble, after all entries are written.
 const TROUBLE_STEPS: u64 = 2000;
+
+/// Children that a parent may have at most, whatever the limit is.
+const LINKS_PER_PARENT_MAX: usize = 3;
 
 /// Lines of the story that are shown.
 const STORY_LINES: usize = 400;
@@ -50,7 +53,7 @@ impl Run {
             topic: Topic::new(chance.of(1..=6)),
             group: Group::new(),
             databases: (0..SHARDS).map(|_| Database::default()).collect(),
-            truth: Truth::new(chance.of(1..=3)),
+            truth: Truth::new(chance.of(1..=LINKS_PER_PARENT_MAX)),
             story: tells.then(Vec::new),
         };
         Self {
@@ -185,14 +188,16 @@ impl Run {
         let shard = self.chance.of(0..=SHARDS - 1);
         // Mostly it goes: where everything is broken at once, nothing happens.
         let ends = !self.chance.once_in(4);
-        match self.chance.of(0..=17) {
+        match self.chance.of(0..=22) {
             0 => self.world.borrow_mut().databases[shard].dead = !ends,
             1 => self.world.borrow_mut().databases[shard].slow = !ends,
             2 => self.world.borrow_mut().databases[shard].refusing = !ends,
             3 => self.world.borrow_mut().databases[shard].lock_table(!ends),
             4 => self.lock_row(shard, ends),
-            16 => self.lock_parent(shard, ends),
-            5 | 12 | 13 => self.late_statement(shard),
+            16 => self.lock_parents(shard),
+            5 | 12 | 13 | 21 => self.late_statement(shard),
+            18..=20 => self.late_transaction(shard),
+            22 => self.change_limit(),
             17 => self.world.borrow_mut().databases[shard].defers = !ends,
             6 => self.kill(),
             // Long enough for the breaker.
@@ -204,6 +209,12 @@ impl Run {
             11 if self.loses => self.lose_end(),
             _ => {}
         }
+    }
+
+    /// All processes are told another limit.
+    fn change_limit(&mut self) {
+        let limit = self.chance.of(1..=LINKS_PER_PARENT_MAX);
+        self.world.borrow_mut().truth.set_limit(limit);
     }
 
     fn lock_row(&mut self, shard: usize, ends: bool) {
@@ -218,51 +229,46 @@ impl Run {
         database.locked.extend(self.chance.pick(&rows));
     }
 
-    /// Somebody locks the count of a parent's children.
-    fn lock_parent(&mut self, shard: usize, ends: bool) {
+    /// Somebody locks the counts of some parents' children, or lets them go.
+    fn lock_parents(&mut self, shard: usize) {
         let world = &mut *self.world.borrow_mut();
         let database = &mut world.databases[shard];
-        if ends {
-            database.locked_parents.clear();
-            return;
+        if !database.locked_parents.is_empty() {
+            return database.locked_parents.clear();
         }
         let mut parents: Vec<_> = database.parents.keys().copied().collect();
-        parents.retain(|parent| !database.holds_parent(*parent));
-        database.locked_parents.extend(self.chance.pick(&parents));
+        parents.retain(|parent| self.chance.once_in(2) && !database.holds_parent(*parent));
+        database.locked_parents.extend(parents);
     }
 
     /// A statement whose sender has given up takes effect, or never will.
     fn late_statement(&mut self, shard: usize) {
         let world = &mut *self.world.borrow_mut();
-        let database = &mut world.databases[shard];
-        if database.late.is_empty() {
+        let Some(sent) = take_late(&mut world.databases[shard], false, &mut self.chance) else {
             return;
-        }
-        // A server soon notices that a transaction's client is gone.
-        let of_transaction = |sent: &Sent| sent.transaction.is_some();
-        let at = match database.late.iter().position(of_transaction) {
-            Some(at) if self.chance.once_in(2) => at,
-            _ => self.chance.of(0..=database.late.len() - 1),
         };
-        if database.must_wait(&database.late[at].clone()) {
-            return;
-        }
-        let sent = database.late.swap_remove(at);
-        let never = self.chance.once_in(3) || matches!(sent.statement, Statement::RollBack);
-        if let Some(transaction) = sent.transaction
-            && never
-        {
-            database.abort(transaction);
-            world.meet(Met::LinkAbandoned);
-        }
-        if !never
+        if !self.chance.once_in(3)
             && let Ok(reply) = world.execute(shard, None, &sent)
             && reply.has_written()
         {
-            world.meet(match reply {
-                Reply::Committed(_) => Met::LateLink,
-                _ => Met::LateWrite,
-            });
+            world.meet(Met::LateWrite);
+        }
+    }
+
+    /// A transaction whose client is gone commits, if it was told to; or the server ends it.
+    fn late_transaction(&mut self, shard: usize) {
+        let world = &mut *self.world.borrow_mut();
+        let Some(sent) = take_late(&mut world.databases[shard], true, &mut self.chance) else {
+            return;
+        };
+        let commits = matches!(sent.statement, Statement::Commit(..)) && !self.chance.once_in(3);
+        if !commits {
+            sent.transaction
+                .into_iter()
+                .for_each(|open| world.databases[shard].abort(open));
+            world.meet(Met::LinkAbandoned);
+        } else if world.execute(shard, None, &sent).is_ok() {
+            world.meet(Met::LateLink);
         }
     }
 
@@ -420,4 +426,13 @@ impl Run {
             world.group.committed
         );
     }
+}
+
+/// One of the statements whose connection is gone, within transactions or not; none if it would have to wait.
+fn take_late(database: &mut Database, of_transaction: bool, chance: &mut Chance) -> Option<Sent> {
+    let late = 0..database.late.len();
+    let fitting = late.filter(|at| database.late[*at].transaction.is_some() == of_transaction);
+    let at = *chance.pick(&fitting.collect::<Vec<_>>())?;
+    let waits = database.must_wait(&database.late[at].clone());
+    (!waits).then(|| database.late.swap_remove(at))
 }

@@ -147,7 +147,9 @@ impl<'t> Session<'t> {
                 world.meet(Met::BrokenBefore);
                 return Err(broken());
             }
-            if world.chance.strikes(40) {
+            // Not often, but often enough where the answer matters most.
+            let commits = matches!(sent.statement, Statement::Commit(..));
+            if world.chance.strikes(if commits { 12 } else { 40 }) {
                 self.connected = false;
                 // Now, or later.
                 if world.chance.once_in(2) {
@@ -197,7 +199,7 @@ impl<'t> Session<'t> {
                 world.borrow_mut().meet(Met::WaitedForLink);
             }
             waits = true;
-            if world.borrow_mut().chance.strikes(12) {
+            if world.borrow_mut().chance.strikes(30) {
                 on_its_way.sent = None;
                 world.borrow_mut().meet(Met::WaitedTooLong);
                 return Err(refused("55P03"));
@@ -424,7 +426,12 @@ impl ShardSession for Session<'_> {
             return Ok(Vec::new());
         }
         match self.call(Statement::LockParents(parents.to_vec()))? {
-            Reply::Children(children) => Ok(children),
+            Reply::Children(children) => {
+                let world = &mut *self.world.borrow_mut();
+                let open = self.transaction.expect("it is open");
+                world.databases[self.shard.0].decides(open, world.truth.children_max());
+                Ok(children)
+            }
             other => unreachable!("{other:?}"),
         }
     }

@@ -19,7 +19,7 @@ pub const POISON: &str = "poison";
 /// What rows of each app are linked to; the first is one of the rows.
 const PARENTS: [SubscriptionId; 2] = [SubscriptionId([1; 16]), SubscriptionId([9; 16])];
 /// One update in so many links its row, or unlinks it.
-const LINKS_ONCE_IN: u32 = 5;
+const LINKS_ONCE_IN: u32 = 4;
 
 /// What should become of an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,8 +205,8 @@ impl Update {
         let parent = match kind {
             Kind::Bad(Reason::SelfParent) => Some(Some(row.subscription)),
             _ => chance.once_in(LINKS_ONCE_IN).then(|| {
-                let first = chance.once_in(2) && row.subscription != PARENTS[0];
-                (!chance.once_in(4)).then_some(PARENTS[usize::from(!first)])
+                let first = chance.once_in(3) && row.subscription != PARENTS[0];
+                (!chance.once_in(3)).then_some(PARENTS[usize::from(!first)])
             }),
         };
         Self {

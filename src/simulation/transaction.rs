@@ -29,6 +29,8 @@ pub struct Transaction {
     pub rows: BTreeMap<RowKey, Stored>,
     /// Updates that take effect with it.
     applied: Vec<usize>,
+    /// The limit when its worker heard how many children there are.
+    children_max: i32,
     /// A constraint that is checked at the commit doesn't hold.
     broken_constraint: Option<SqlState>,
 }
@@ -204,6 +206,11 @@ impl Database {
         Ok(Reply::Children(counts.collect()))
     }
 
+    /// A transaction's worker is about to hear how many children there are, and decides at once.
+    pub fn decides(&mut self, transaction: u64, children_max: i32) {
+        self.open(transaction).children_max = children_max;
+    }
+
     fn children(&self, parent: RowKey) -> i32 {
         self.parents.get(&parent).copied().unwrap_or(0)
     }
@@ -268,7 +275,7 @@ impl Database {
             let children = self.parents.get_mut(parent).expect("it was locked");
             *children += change;
             assert!(
-                *change < 0 || *children <= truth.children_max(),
+                *change < 0 || *children <= transaction.children_max,
                 "{parent:?} has {children} children, over the limit"
             );
         }
@@ -295,7 +302,7 @@ impl Database {
         others.retain(|other| !truth.fates[*other].link_refused);
         let others = i32::try_from(others.len()).expect("few");
         assert!(
-            self.children(parent) + others >= truth.children_max(),
+            self.children(parent) + others >= transaction.children_max,
             "the link of update {number} is refused, though there is room"
         );
         self.remember(refusal);

@@ -7,8 +7,10 @@ use crate::config::checked::OnLostRecords;
 use crate::dead::Reason;
 use crate::ids::RowKey;
 use crate::sink::shard::Refusal;
+use crate::sync::{AtomicU32, Ordering};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// What became of an update.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,8 +38,8 @@ pub struct Truth {
     pub updates: Vec<Rc<Update>>,
     /// By their numbers.
     pub fates: Vec<Fate>,
-    /// Children that a parent may have.
-    pub links_per_parent_max: u32,
+    /// Children that a parent may have, as all processes have it configured now.
+    pub links_per_parent_max: Arc<AtomicU32>,
     /// Somebody has decided that reading goes on behind what is gone.
     pub goes_on_behind_gaps: bool,
     /// By partition: everything below was found to be finished.
@@ -47,10 +49,15 @@ pub struct Truth {
 impl Truth {
     /// Nothing yet, for a world where a parent may have so many children.
     pub fn new(links_per_parent_max: usize) -> Self {
-        Self {
-            links_per_parent_max: u32::try_from(links_per_parent_max).expect("small"),
-            ..Self::default()
-        }
+        let truth = Self::default();
+        truth.set_limit(links_per_parent_max);
+        truth
+    }
+
+    /// A parent may have so many children now.
+    pub fn set_limit(&self, links_per_parent_max: usize) {
+        let limit = u32::try_from(links_per_parent_max).expect("small");
+        self.links_per_parent_max.store(limit, Ordering::Relaxed);
     }
 
     /// As all processes have it configured now.
@@ -83,9 +90,9 @@ impl Truth {
         fate.applied = true;
     }
 
-    /// The limit, as counts are.
+    /// The same, as children are counted.
     pub fn children_max(&self) -> i32 {
-        i32::try_from(self.links_per_parent_max).expect("small")
+        i32::try_from(self.links_per_parent_max.load(Ordering::Relaxed)).expect("small")
     }
 
     /// The link of an update is refused; the rest of it has taken effect with that.
@@ -248,6 +255,9 @@ impl Truth {
             if is_whole && update.parent.is_some() {
                 row.parent = update.parent_row();
             }
+            // A link that is there already takes no place.
+            let is_new = row.parent != update.parent_row();
+            assert!(is_new || !fate.link_refused, "{}", context());
         }
         for (key, row) in rows {
             let shard = topic.partitioner.shard_of(key.app);

@@ -63,7 +63,8 @@ impl<S: ShardSession> Applier<S> {
         if fault::mutant("link-outside-its-lock") {
             // What was read is used, but under other locks than it was read under.
             self.connection.roll_back();
-            self.connection.lock_rows(&keys_of(part), true)?;
+            let makes_missing = self.on_missing_row == OnMissingRow::Insert;
+            self.connection.lock_rows(&keys_of(part), makes_missing)?;
             self.connection.lock_parents(&parents)?;
         }
         let counts = parents.iter().copied().zip(counts).collect();
