@@ -30,21 +30,12 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// What an update can change, in a form that is easy to read. Sums of 0 are like none.
-    pub fn without_fence(
-        &self,
-    ) -> (
-        BTreeMap<String, String>,
-        BTreeMap<String, i64>,
-        Option<String>,
-        Option<RowKey>,
-    ) {
-        (
-            self.tags.clone(),
-            self.counts.clone(),
-            self.identifier.clone(),
-            self.parent,
-        )
+    /// What an update can change.
+    pub fn without_fence(&self) -> Self {
+        Self {
+            fence: None,
+            ..self.clone()
+        }
     }
 }
 

@@ -194,11 +194,11 @@ impl Run {
             2 => self.world.borrow_mut().databases[shard].refusing = !ends,
             3 => self.world.borrow_mut().databases[shard].lock_table(!ends),
             4 => self.lock_row(shard, ends),
-            16 => self.lock_parents(shard),
-            5 | 12 | 13 | 21 => self.late_statement(shard),
-            18..=20 => self.late_transaction(shard),
+            5 | 12 | 13 | 16 => self.late_statement(shard),
+            17..=19 => self.late_transaction(shard),
+            20 => self.lock_parents(shard),
+            21 => self.world.borrow_mut().databases[shard].defers = !ends,
             22 => self.change_limit(),
-            17 => self.world.borrow_mut().databases[shard].defers = !ends,
             6 => self.kill(),
             // Long enough for the breaker.
             14 | 15 => self.world.borrow_mut().databases[shard].strict = self.chance.once_in(2),
@@ -262,13 +262,13 @@ impl Run {
             return;
         };
         let commits = matches!(sent.statement, Statement::Commit(..)) && !self.chance.once_in(3);
-        if !commits {
-            sent.transaction
-                .into_iter()
-                .for_each(|open| world.databases[shard].abort(open));
-            world.meet(Met::LinkAbandoned);
-        } else if world.execute(shard, None, &sent).is_ok() {
+        if commits && world.execute(shard, None, &sent).is_ok() {
             world.meet(Met::LateLink);
+        } else {
+            world.meet(Met::LinkAbandoned);
+        }
+        if let Some(open) = sent.transaction {
+            world.databases[shard].abort(open);
         }
     }
 
