@@ -2,16 +2,17 @@
 //! held to the same by the tests against Postgres.
 
 use super::topic::{POISON, Update};
+use super::transaction::{Links, Transaction};
 use super::truth::Truth;
 use crate::fault;
 use crate::ids::{AppId, Partition, Position, RowKey, SubscriptionId};
 use crate::sink::shape::{Kind, SUBSCRIPTION};
-use crate::sink::shard::{Refusal, Remembered, WriteBatch};
+use crate::sink::shard::{Linked, Refusal, Remembered, WriteBatch};
 use crate::update::column;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a strict database says of each row.
-const NOT_NULL: SqlState = "23502";
+pub const NOT_NULL: SqlState = "23502";
 
 /// A stored row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,22 +25,17 @@ pub struct Stored {
     pub counts: BTreeMap<String, i64>,
     /// Its identifier.
     pub identifier: Option<String>,
+    /// The row that it is linked to.
+    pub parent: Option<RowKey>,
 }
 
 impl Stored {
-    /// What an update can change, in a form that is easy to read. Sums of 0 are like none.
-    pub fn without_fence(
-        &self,
-    ) -> (
-        BTreeMap<String, String>,
-        BTreeMap<String, i64>,
-        Option<String>,
-    ) {
-        (
-            self.tags.clone(),
-            self.counts.clone(),
-            self.identifier.clone(),
-        )
+    /// What an update can change.
+    pub fn without_fence(&self) -> Self {
+        Self {
+            fence: None,
+            ..self.clone()
+        }
     }
 }
 
@@ -54,6 +50,7 @@ pub struct RowWrite {
     counts: BTreeMap<String, i64>,
     guards: BTreeMap<String, (i64, i64)>,
     identifier: Option<Option<String>>,
+    parent: Option<Option<RowKey>>,
 }
 
 /// What a worker sends.
@@ -71,6 +68,25 @@ pub enum Statement {
     Refuse(Box<Refusal>),
     /// Updates refused before.
     Remembered(Partition, Vec<Position>),
+    /// First in a transaction: rows, made where they are missing.
+    LockRows(Vec<RowKey>),
+    /// In a transaction: parents' counts.
+    LockParents(Vec<RowKey>),
+    /// The transaction's end, with what is added to counts and what was refused.
+    Commit(Vec<(RowKey, i32)>, Vec<Refusal>),
+    /// The transaction's end without effect.
+    RollBack,
+    /// Parents whose counts nobody holds locked.
+    UnlockedParents(Vec<RowKey>),
+}
+
+/// A statement, and the transaction that it is part of.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// Its number at the shard; none for a statement on its own.
+    pub transaction: Option<u64>,
+    /// The statement.
+    pub statement: Statement,
 }
 
 /// What comes back.
@@ -86,12 +102,21 @@ pub enum Reply {
     Moved(bool),
     /// Updates refused before.
     Refusals(Vec<Remembered>),
+    /// By row.
+    Rows(Vec<Option<Linked>>),
+    /// By parent.
+    Children(Vec<i32>),
+    /// The transaction has taken effect.
+    Committed(Links),
 }
 
 impl Reply {
     /// Whether something was written.
     pub fn has_written(&self) -> bool {
-        matches!(self, Self::Written(1..) | Self::Moved(true))
+        matches!(
+            self,
+            Self::Written(1..) | Self::Moved(true) | Self::Committed(_)
+        )
     }
 }
 
@@ -102,8 +127,16 @@ pub struct Database {
     pub rows: BTreeMap<RowKey, Stored>,
     /// What it remembers of refused updates.
     pub refused: BTreeMap<(Partition, Position), Remembered>,
+    /// The table of parents: how many children each has.
+    pub parents: BTreeMap<RowKey, i32>,
+    /// Transactions that have not ended.
+    pub transactions: BTreeMap<u64, Transaction>,
+    /// Transactions that have begun.
+    pub begun: u64,
     /// Rows that somebody holds locked.
     pub locked: BTreeSet<RowKey>,
+    /// Parents whose counts somebody holds locked.
+    pub locked_parents: BTreeSet<RowKey>,
     /// Somebody holds the whole table locked.
     pub table_locked: bool,
     /// It is not there.
@@ -112,26 +145,27 @@ pub struct Database {
     pub refusing: bool,
     /// It refuses every row, as after a change of the schema.
     pub strict: bool,
+    /// In a transaction it checks constraints at the commit.
+    pub defers: bool,
     /// It answers slowly.
     pub slow: bool,
     /// Where partitions began when it first saw them.
     pub seen: BTreeMap<usize, i64>,
     /// Statements whose connection is gone, and that may still take effect.
-    pub late: Vec<Statement>,
+    pub late: Vec<Sent>,
 }
 
 impl Statement {
-    /// The rows that are written.
+    /// The rows that are written, or locked to be written.
     pub fn written(&self) -> impl Iterator<Item = RowKey> + '_ {
-        let (writes, refusal) = match self {
-            Self::Update(writes) | Self::Insert(writes) => (writes.as_slice(), None),
-            Self::Refuse(refusal) => (&[][..], Some(refusal.key)),
-            Self::Ask(_) | Self::Unlocked(_) | Self::Remembered(..) => (&[][..], None),
+        let (writes, locked, refusal) = match self {
+            Self::Update(writes) | Self::Insert(writes) => (writes.as_slice(), &[][..], None),
+            Self::LockRows(keys) => (&[][..], keys.as_slice(), None),
+            Self::Refuse(refusal) => (&[][..], &[][..], Some(refusal.key)),
+            _ => (&[][..], &[][..], None),
         };
-        let keys = writes
-            .iter()
-            .map(|write| write.key.expect("a row has a key"));
-        keys.chain(refusal)
+        let keys = writes.iter().map(RowWrite::key);
+        keys.chain(locked.iter().copied()).chain(refusal)
     }
 
     /// The rows that are written, and the newest update of each.
@@ -139,11 +173,11 @@ impl Statement {
         let (writes, refusal) = match self {
             Self::Update(writes) | Self::Insert(writes) => (writes.as_slice(), None),
             Self::Refuse(refusal) => (&[][..], Some((refusal.key, refusal.position))),
-            Self::Ask(_) | Self::Unlocked(_) | Self::Remembered(..) => (&[][..], None),
+            _ => (&[][..], None),
         };
         let of_rows = writes.iter().map(|write| {
             let last = write.last.expect("a row has a position");
-            (write.key.expect("a row has a key"), last)
+            (write.key(), last)
         });
         of_rows.chain(refusal)
     }
@@ -154,7 +188,19 @@ pub type SqlState = &'static str;
 
 impl Database {
     /// What a statement does, all or nothing.
-    pub fn execute(&mut self, statement: &Statement, truth: &mut Truth) -> Result<Reply, SqlState> {
+    pub fn execute(&mut self, sent: &Sent, truth: &mut Truth) -> Result<Reply, SqlState> {
+        match sent.transaction {
+            None => self.execute_alone(&sent.statement, truth),
+            Some(own) => self.execute_within(own, &sent.statement, truth),
+        }
+    }
+
+    /// What a statement does that is no part of a transaction, or is the same there.
+    pub fn execute_alone(
+        &mut self,
+        statement: &Statement,
+        truth: &mut Truth,
+    ) -> Result<Reply, SqlState> {
         match statement {
             Statement::Update(writes) => self.update(writes, truth),
             Statement::Insert(writes) => self.insert(writes, truth),
@@ -164,7 +210,17 @@ impl Database {
             }
             Statement::Unlocked(_) if self.table_locked => Err("55P03"),
             Statement::Unlocked(keys) => {
-                let unlocked = keys.iter().map(|key| !self.locked.contains(key));
+                let is_held = |key| self.rows.contains_key(key) && self.holds_row(*key);
+                let unlocked = keys
+                    .iter()
+                    .map(|key| !self.locked.contains(key) && !is_held(key));
+                Ok(Reply::Unlocked(unlocked.collect()))
+            }
+            Statement::UnlockedParents(keys) => {
+                let is_held = |key| self.parents.contains_key(key) && self.holds_parent(*key);
+                let unlocked = keys
+                    .iter()
+                    .map(|key| !self.locked_parents.contains(key) && !is_held(key));
                 Ok(Reply::Unlocked(unlocked.collect()))
             }
             Statement::Refuse(refusal) => self.refuse(refusal, truth),
@@ -174,24 +230,29 @@ impl Database {
                     .filter_map(|position| self.refused.get(&(*partition, *position)));
                 Ok(Reply::Refusals(found.cloned().collect()))
             }
+            other => unreachable!("not without a transaction: {other:?}"),
         }
+    }
+
+    /// Whether the row is there, and its fence lets the write pass.
+    pub fn is_due(&self, write: &RowWrite) -> bool {
+        let row = self.rows.get(&write.key());
+        row.is_some_and(|row| row.fence < write.first || fault::mutant("fence-off"))
     }
 
     fn update(&mut self, writes: &[RowWrite], truth: &mut Truth) -> Result<Reply, SqlState> {
         let mut changed = Vec::new();
         for write in writes {
-            let key = write.key.expect("a row has a key");
-            let Some(row) = self.rows.get(&key) else {
-                continue;
-            };
-            if row.fence >= write.first && !fault::mutant("fence-off") {
+            let key = write.key();
+            assert!(write.parent.is_none(), "{key:?} is linked without a lock");
+            if !self.is_due(write) {
                 continue;
             }
             if self.table_locked {
                 return Err("55P03");
             }
             // The new row is computed before the old one's lock is waited for.
-            let after = self.applied_to(write, row.clone())?;
+            let after = self.applied_to(write, self.rows[&key].clone())?;
             if self.locked.contains(&key) {
                 return Err("55P03");
             }
@@ -206,7 +267,8 @@ impl Database {
         }
         let mut made = Vec::new();
         for write in writes {
-            let key = write.key.expect("a row has a key");
+            let key = write.key();
+            assert!(write.parent.is_none(), "{key:?} is linked without a lock");
             // Constraints are checked on what is proposed, even where the row is there.
             let row = self.applied_to(write, Stored::default())?;
             if !self.rows.contains_key(&key) {
@@ -216,7 +278,8 @@ impl Database {
         Ok(self.store(made, truth))
     }
 
-    fn applied_to(&self, write: &RowWrite, row: Stored) -> Result<Stored, SqlState> {
+    /// The row afterwards.
+    pub fn applied_to(&self, write: &RowWrite, row: Stored) -> Result<Stored, SqlState> {
         let row = write.applied_to(row)?;
         if self.strict { Err(NOT_NULL) } else { Ok(row) }
     }
@@ -224,11 +287,7 @@ impl Database {
     fn store(&mut self, rows: Vec<(RowKey, Stored, &RowWrite)>, truth: &mut Truth) -> Reply {
         let written = rows.len() as u64;
         for (key, row, write) in rows {
-            write
-                .counts
-                .keys()
-                .filter_map(|name| Update::of_own_count(name))
-                .for_each(|number| truth.apply(number));
+            write.numbers().for_each(|number| truth.apply(number));
             self.rows.insert(key, row);
         }
         Reply::Written(written)
@@ -252,13 +311,17 @@ impl Database {
         }
         let row = self.rows.entry(refusal.key).or_default();
         row.fence = position;
-        let offset = refusal.position.offset;
-        let at = (refusal.partition, refusal.position.leader_epoch, offset);
-        let number = truth.number_at(at);
+        let number = truth.number_of(refusal);
         let fate = &mut truth.fates[number];
         assert!(!fate.applied, "update {number} is refused, but took effect");
         fate.refused = true;
         fate.struck = refusal.sqlstate.as_deref() == Some(NOT_NULL);
+        self.remember(refusal);
+        Ok(Reply::Moved(true))
+    }
+
+    /// Puts an update into the table `refused`, unless it is there.
+    pub fn remember(&mut self, refusal: &Refusal) {
         let remembered = Remembered {
             position: refusal.position,
             reason: refusal.reason,
@@ -268,11 +331,26 @@ impl Database {
         self.refused
             .entry((refusal.partition, refusal.position))
             .or_insert(remembered);
-        Ok(Reply::Moved(true))
     }
 }
 
 impl RowWrite {
+    /// Its row.
+    pub fn key(&self) -> RowKey {
+        self.key.expect("a row has a key")
+    }
+
+    /// The position of its oldest update.
+    pub fn first(&self) -> Option<Position> {
+        self.first
+    }
+
+    /// The updates that it is made of.
+    pub fn numbers(&self) -> impl Iterator<Item = usize> + '_ {
+        let names = self.counts.keys();
+        names.filter_map(|name| Update::of_own_count(name))
+    }
+
     /// The row afterwards.
     fn applied_to(&self, mut row: Stored) -> Result<Stored, SqlState> {
         if let Some(tags) = &self.tags {
@@ -301,6 +379,9 @@ impl RowWrite {
                 return Err("23514");
             }
             row.identifier.clone_from(identifier);
+        }
+        if let Some(parent) = self.parent {
+            row.parent = parent;
         }
         row.fence = self.last;
         Ok(row)
@@ -353,6 +434,13 @@ impl RowWrite {
                 Kind::Set(_) if flag && index == usize::from(column::IDENTIFIER) => {
                     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
                     read.identifier = Some(value.map(text));
+                }
+                Kind::Set(_) if flag && index == usize::from(column::PARENT) => {
+                    let row = |id: &[u8]| RowKey {
+                        app: AppId(app),
+                        subscription: SubscriptionId(fixed(Some(id))),
+                    };
+                    read.parent = Some(value.map(row));
                 }
                 Kind::Set(_) => {}
             }

@@ -4,9 +4,9 @@
 //!
 //! - [`world`]: what all share; the kinds of events
 //! - [`topic`], [`group`], [`member`]: Kafka, from the logs to what a poller sees
-//! - [`database`], [`session`]: shards, from rows to what a worker sees
-//! - [`process`]: one life of the program; [`lookups`]: its look-up threads; [`resize`]: other numbers of workers
-//! - [`process`]: one life of the program; [`lookups`]: its look-up threads; [`rules`]: the rules topic and who keeps it
+//! - [`database`], [`transaction`], [`session`]: shards, from rows and links to what a worker sees
+//! - [`process`]: one life of the program; [`lookups`]: its look-up threads; [`resize`]: other numbers of workers; [`rules`]: the
+//!   rules topic and who keeps it
 //! - [`truth`]: what should be
 //! - [`schedule`]: a seed from beginning to end
 //!
@@ -22,6 +22,7 @@ mod rules;
 mod schedule;
 mod session;
 mod topic;
+mod transaction;
 mod truth;
 mod world;
 
@@ -144,6 +145,8 @@ fn seeds_notice_every_broken_guarantee() {
         "ceiling-off",
         "edges-not-awaited",
         "frontier-off",
+        "link-outside-its-lock",
+        "link-refused-not-remembered",
     ] {
         fault::in_tests::BROKEN.set(Some(mutant));
         let noticed = (0..MUTANT_SEEDS).find_map(|seed| run(seed).err());

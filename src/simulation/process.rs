@@ -86,7 +86,7 @@ impl Shape {
         let small = |number: usize| u32::try_from(number).expect("small");
         let batch_rows = chance.of(1..=12);
         Self {
-            workers: chance.of(1..=2),
+            workers: chance.of(1..=3),
             slots: small(chance.of(1..=16)),
             bytes: u64::from(small(chance.of(600..=20_000))),
             batch_rows,
@@ -150,7 +150,7 @@ impl Process {
             rates: shared.rates.clone(),
             registry: shared.registry.clone(),
             abandon: abandoned,
-            tunables: Arc::default(),
+            tunables: world.borrow().truth.tunables.clone(),
         };
         let (dispatch, workers) = workers(world, member, shape, (&of_workers, &letters, &rules));
         let resizes = Resizes {

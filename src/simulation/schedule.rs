@@ -3,7 +3,7 @@
 //! Trouble, then somebody acts (all is mended, processes start anew and go on behind what is gone), then trouble again
 //! without losses upstream, then calm. At the end every row is compared with the model.
 
-use super::database::Database;
+use super::database::{Database, Sent, Statement};
 use super::group::Group;
 use super::process::{Process, Shape};
 use super::rules::{RulesTopic, late_record};
@@ -21,6 +21,9 @@ const CALM_STEPS_MAX: u64 = 100_000;
 const ENTRIES: usize = 100;
 /// Steps of a time of trouble, after all entries are written.
 const TROUBLE_STEPS: u64 = 2000;
+
+/// Children that a parent may have at most, whatever the limit is.
+const LINKS_PER_PARENT_MAX: usize = 3;
 
 /// Lines of the story that are shown.
 const STORY_LINES: usize = 400;
@@ -52,7 +55,7 @@ impl Run {
             group: Group::new(),
             databases: (0..SHARDS).map(|_| Database::default()).collect(),
             rules: RulesTopic::default(),
-            truth: Truth::default(),
+            truth: Truth::new(chance.of(1..=LINKS_PER_PARENT_MAX)),
             story: tells.then(Vec::new),
         };
         Self {
@@ -194,29 +197,39 @@ impl Run {
         let shard = self.chance.of(0..=SHARDS - 1);
         // Mostly it goes: where everything is broken at once, nothing happens.
         let ends = !self.chance.once_in(4);
-        match self.chance.of(0..=23) {
+        match self.chance.of(0..=30) {
             0 => self.world.borrow_mut().databases[shard].dead = !ends,
             1 => self.world.borrow_mut().databases[shard].slow = !ends,
             2 => self.world.borrow_mut().databases[shard].refusing = !ends,
-            3 => self.world.borrow_mut().databases[shard].table_locked = !ends,
+            3 => self.world.borrow_mut().databases[shard].lock_table(!ends),
             4 => self.lock_row(shard, ends),
-            5 | 12 | 13 => self.late_statement(shard),
+            5 | 12 | 13 | 16 => self.late_statement(shard),
+            17..=19 => self.late_transaction(shard),
+            20 => self.lock_parents(shard),
+            21 => self.world.borrow_mut().databases[shard].defers = !ends,
+            22 => self.change_limit(),
             6 => self.kill(),
             // Long enough for the breaker.
             14 | 15 => self.world.borrow_mut().databases[shard].strict = self.chance.once_in(2),
-            20.. => self.resize(),
+            23..=26 => self.resize(),
             7 => self.start_missing(),
             8 => self.one_stops(),
             9 => self.expire_one(),
             10 if self.loses => self.lose_beginning(),
             11 if self.loses => self.lose_end(),
-            16 | 17 => {
+            27 | 28 => {
                 let world = &mut *self.world.borrow_mut();
                 world.rules.change(&world.truth, &mut self.chance);
             }
-            18 | 19 => late_record(&self.world, &mut self.chance),
+            29 | 30 => late_record(&self.world, &mut self.chance),
             _ => {}
         }
+    }
+
+    /// All processes are told another limit.
+    fn change_limit(&mut self) {
+        let limit = self.chance.of(1..=LINKS_PER_PARENT_MAX);
+        self.world.borrow_mut().truth.set_limit(limit);
     }
 
     fn lock_row(&mut self, shard: usize, ends: bool) {
@@ -226,24 +239,51 @@ impl Run {
             database.locked.clear();
             return;
         }
-        let rows: Vec<_> = database.rows.keys().copied().collect();
+        let mut rows: Vec<_> = database.rows.keys().copied().collect();
+        rows.retain(|row| !database.holds_row(*row));
         database.locked.extend(self.chance.pick(&rows));
+    }
+
+    /// Somebody locks the counts of some parents' children, or lets them go.
+    fn lock_parents(&mut self, shard: usize) {
+        let world = &mut *self.world.borrow_mut();
+        let database = &mut world.databases[shard];
+        if !database.locked_parents.is_empty() {
+            return database.locked_parents.clear();
+        }
+        let mut parents: Vec<_> = database.parents.keys().copied().collect();
+        parents.retain(|parent| self.chance.once_in(2) && !database.holds_parent(*parent));
+        database.locked_parents.extend(parents);
     }
 
     /// A statement whose sender has given up takes effect, or never will.
     fn late_statement(&mut self, shard: usize) {
         let world = &mut *self.world.borrow_mut();
-        let late = &mut world.databases[shard].late;
-        if late.is_empty() {
+        let Some(sent) = take_late(&mut world.databases[shard], false, &mut self.chance) else {
             return;
-        }
-        let at = self.chance.of(0..=late.len() - 1);
-        let statement = late.swap_remove(at);
+        };
         if !self.chance.once_in(3)
-            && let Ok(reply) = world.execute(shard, None, &statement)
+            && let Ok(reply) = world.execute(shard, None, &sent)
             && reply.has_written()
         {
             world.meet(Met::LateWrite);
+        }
+    }
+
+    /// A transaction whose client is gone commits, if it was told to; or the server ends it.
+    fn late_transaction(&mut self, shard: usize) {
+        let world = &mut *self.world.borrow_mut();
+        let Some(sent) = take_late(&mut world.databases[shard], true, &mut self.chance) else {
+            return;
+        };
+        let commits = matches!(sent.statement, Statement::Commit(..)) && !self.chance.once_in(3);
+        if commits && world.execute(shard, None, &sent).is_ok() {
+            world.meet(Met::LateLink);
+        } else {
+            world.meet(Met::LinkAbandoned);
+        }
+        if let Some(open) = sent.transaction {
+            world.databases[shard].abort(open);
         }
     }
 
@@ -336,6 +376,8 @@ impl Run {
             (database.dead, database.slow, database.refusing) = (false, false, false);
             (database.table_locked, database.strict) = (false, false);
             database.locked.clear();
+            database.locked_parents.clear();
+            database.abort_abandoned();
         }
         self.until("those that were told to stop have", |run| {
             let mut processes = run.processes.iter();
@@ -406,4 +448,13 @@ impl Run {
             world.group.committed
         );
     }
+}
+
+/// One of the statements whose connection is gone, within transactions or not; none if it would have to wait.
+fn take_late(database: &mut Database, of_transaction: bool, chance: &mut Chance) -> Option<Sent> {
+    let late = 0..database.late.len();
+    let fitting = late.filter(|at| database.late[*at].transaction.is_some() == of_transaction);
+    let at = *chance.pick(&fitting.collect::<Vec<_>>())?;
+    let waits = database.must_wait(&database.late[at].clone());
+    (!waits).then(|| database.late.swap_remove(at))
 }

@@ -1,8 +1,10 @@
 //! A worker's connection to a simulated shard. Each call is on its way for a while, and may break on either way; what was
 //! sent may take effect when its sender has long given up.
 
-use super::database::{Reply, RowWrite, SqlState, Statement};
+use super::database::{Reply, RowWrite, Sent, SqlState, Statement};
+use super::transaction::Links;
 use super::world::{Met, Shared, World};
+use crate::dead::Reason;
 use crate::ids::{Partition, Position, RowKey, ShardIndex};
 use crate::sink::shard::{Linked, Refusal, Remembered, ShardSession, SinkError, WriteBatch};
 use crate::sink::sqlstate::Verdict;
@@ -25,6 +27,8 @@ pub struct Session<'t> {
     member: usize,
     shard: ShardIndex,
     connected: bool,
+    /// The number of the open transaction.
+    transaction: Option<u64>,
     /// The worker has just looked which epochs are alive.
     has_looked: Rc<Cell<bool>>,
 }
@@ -33,16 +37,20 @@ pub struct Session<'t> {
 struct OnItsWay<'s> {
     world: &'s Shared,
     shard: usize,
-    statement: Option<Statement>,
+    sent: Option<Sent>,
 }
 
 impl Drop for OnItsWay<'_> {
     fn drop(&mut self) {
-        if let Some(statement) = self.statement.take() {
-            self.world.borrow_mut().databases[self.shard]
-                .late
-                .push(statement);
+        if let Some(sent) = self.sent.take() {
+            self.world.borrow_mut().leave_behind(self.shard, sent);
         }
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        self.lose_connection();
     }
 }
 
@@ -60,6 +68,7 @@ impl<'t> Session<'t> {
             member,
             shard,
             connected: false,
+            transaction: None,
             has_looked: has_looked.clone(),
         }
     }
@@ -67,6 +76,9 @@ impl<'t> Session<'t> {
     fn call(&mut self, statement: Statement) -> Result<Reply, SinkError> {
         self.check_epochs(&statement);
         let result = self.send(statement);
+        if result.is_err() {
+            self.fail_transaction();
+        }
         if result
             .as_ref()
             .is_err_and(|error| error.verdict != Verdict::Data)
@@ -91,24 +103,43 @@ impl<'t> Session<'t> {
         }
     }
 
+    /// A statement of the open transaction failed: that has ended, or will.
+    fn fail_transaction(&mut self) {
+        if !self.connected {
+            return self.lose_connection();
+        }
+        if let Some(transaction) = self.transaction {
+            self.world.borrow_mut().databases[self.shard.0].abort(transaction);
+        }
+    }
+
+    /// The connection is gone. Its transaction stays open until the server notices.
+    fn lose_connection(&mut self) {
+        self.connected = false;
+        if let Some(transaction) = self.transaction.take() {
+            let sent = Sent {
+                transaction: Some(transaction),
+                statement: Statement::RollBack,
+            };
+            self.world.borrow_mut().leave_behind(self.shard.0, sent);
+        }
+    }
+
     fn send(&mut self, statement: Statement) -> Result<Reply, SinkError> {
         self.connect()?;
         let at = self.shard.0;
+        if let Statement::LockRows(_) = statement {
+            assert!(self.transaction.is_none(), "a transaction within another");
+            self.transaction = Some(self.world.borrow_mut().databases[at].begin());
+        }
         if let Some(error) = self.trouble_before(&statement) {
             self.turns.suspend(());
             return Err(error);
         }
-        let mut on_its_way = OnItsWay {
-            world: &self.world,
-            shard: at,
-            statement: Some(statement),
-        };
-        self.turns.suspend(());
-        while self.world.borrow_mut().takes_its_time(at) {
-            self.turns.suspend(());
-        }
-        let statement = on_its_way.statement.take().expect("still on its way");
-        drop(on_its_way);
+        let sent = self.deliver(Sent {
+            transaction: self.transaction,
+            statement,
+        })?;
         let executed = {
             let mut world = self.world.borrow_mut();
             if world.databases[at].dead {
@@ -116,19 +147,24 @@ impl<'t> Session<'t> {
                 world.meet(Met::BrokenBefore);
                 return Err(broken());
             }
-            if world.chance.strikes(40) {
+            // Not often, but often enough where the answer matters most.
+            let commits = matches!(sent.statement, Statement::Commit(..));
+            if world.chance.strikes(if commits { 12 } else { 40 }) {
                 self.connected = false;
                 // Now, or later.
                 if world.chance.once_in(2) {
-                    world.databases[at].late.push(statement);
-                } else if let Ok(reply) = world.execute(at, Some(self.member), &statement)
+                    world.leave_behind(at, sent);
+                } else if let Ok(reply) = world.execute(at, Some(self.member), &sent)
                     && reply.has_written()
                 {
-                    world.meet(Met::AmbiguousWrite);
+                    world.meet(match reply {
+                        Reply::Committed(_) => Met::AmbiguousLink,
+                        _ => Met::AmbiguousWrite,
+                    });
                 }
                 return Err(broken());
             }
-            world.execute(at, Some(self.member), &statement)
+            world.execute(at, Some(self.member), &sent)
         };
         self.turns.suspend(());
         let mut world = self.world.borrow_mut();
@@ -137,10 +173,40 @@ impl<'t> Session<'t> {
                 .group
                 .has(self.member, world.topic.partition_of(key.app))
         };
-        if statement.written().any(given_up) {
+        if sent.statement.written().any(given_up) {
             world.meet(Met::StaleCompletion);
         }
         executed.map_err(refused)
+    }
+
+    /// The way to the server, and there to the front of those who wait for the same locks.
+    fn deliver(&self, sent: Sent) -> Result<Sent, SinkError> {
+        let (world, at) = (&self.world, self.shard.0);
+        let mut on_its_way = OnItsWay {
+            world,
+            shard: at,
+            sent: Some(sent),
+        };
+        self.turns.suspend(());
+        while world.borrow_mut().takes_its_time(at) {
+            self.turns.suspend(());
+        }
+        let mut waits = false;
+        while let Some(sent) = &on_its_way.sent
+            && world.borrow_mut().databases[at].must_wait(sent)
+        {
+            if !waits {
+                world.borrow_mut().meet(Met::WaitedForLink);
+            }
+            waits = true;
+            if world.borrow_mut().chance.strikes(30) {
+                on_its_way.sent = None;
+                world.borrow_mut().meet(Met::WaitedTooLong);
+                return Err(refused("55P03"));
+            }
+            self.turns.suspend(());
+        }
+        Ok(on_its_way.sent.take().expect("still on its way"))
     }
 
     /// What keeps a statement from being executed.
@@ -151,10 +217,7 @@ impl<'t> Session<'t> {
             world.meet(Met::RefusingShard);
             return Some(refused("42501"));
         }
-        if database.slow
-            && let Statement::Update(writes) | Statement::Insert(writes) = statement
-            && writes.len() >= ROWS_TOO_MANY
-        {
+        if database.slow && statement.written().count() >= ROWS_TOO_MANY {
             world.meet(Met::TimedOut);
             return Some(refused("57014"));
         }
@@ -199,22 +262,27 @@ impl World {
         &mut self,
         shard: usize,
         member: Option<usize>,
-        statement: &Statement,
+        sent: &Sent,
     ) -> Result<Reply, SqlState> {
-        if let Some(member) = member {
-            let topic = &self.topic;
-            let owners = statement
-                .written()
-                .map(|key| self.group.owner[topic.partition_of(key.app)]);
-            if owners.into_iter().any(|owner| owner != Some(member)) {
-                self.meet(Met::ZombieWrite);
-            }
+        let written = self.databases[shard].written_by(sent);
+        let owner = |key: &RowKey| self.group.owner[self.topic.partition_of(key.app)];
+        if member.is_some() && written.iter().any(|key| owner(key) != member) {
+            self.meet(match sent.transaction {
+                Some(_) => Met::ZombieLink,
+                None => Met::ZombieWrite,
+            });
         }
-        self.check_ceilings(statement);
-        self.tell(|| format!("shard {shard} executes for {member:?}: {statement:?}"));
+        self.check_ceilings(&sent.statement);
+        self.tell(|| format!("shard {shard} executes for {member:?}: {sent:?}"));
         let table_locked = self.databases[shard].table_locked;
-        let result = self.databases[shard].execute(statement, &mut self.truth);
-        match (&result, statement) {
+        let result = self.databases[shard].execute(sent, &mut self.truth);
+        match (&result, &sent.statement) {
+            (Ok(Reply::Committed(links)), _) => self.meet_links(*links),
+            (Err("23514"), Statement::Commit(..)) => self.meet(Met::DeferredError),
+            (Err(_), Statement::Update(_)) if sent.transaction.is_some() => {
+                self.meet(Met::LinkDataError);
+            }
+            (Err("55P03"), Statement::LockParents(_)) => self.meet(Met::LockedParent),
             (Err("55P03"), _) if table_locked => self.meet(Met::LockedTable),
             (Err("55P03"), _) => self.meet(Met::LockedRow),
             (Ok(Reply::Written(rows)), Statement::Update(writes))
@@ -228,10 +296,48 @@ impl World {
                 self.meet(Met::RowThere);
             }
             (Ok(Reply::Moved(true)), _) => self.meet(Met::Refused),
-            (Ok(Reply::Refusals(found)), _) if !found.is_empty() => self.meet(Met::Remembered),
+            (Ok(Reply::Refusals(found)), _) if !found.is_empty() => {
+                let of_link = |refusal: &Remembered| refusal.reason == Reason::LinkLimit;
+                self.meet(match found.iter().any(of_link) {
+                    true => Met::LinkRemembered,
+                    false => Met::Remembered,
+                });
+            }
             _ => {}
         }
         result
+    }
+
+    fn meet_links(&mut self, links: Links) {
+        for (count, what) in [
+            (links.linked, Met::Linked),
+            (links.moved, Met::LinkMoved),
+            (links.unlinked, Met::Unlinked),
+            (links.refused, Met::LinkRefused),
+        ] {
+            (0..count).for_each(|_| self.meet(what));
+        }
+    }
+
+    /// A statement stays when its connection is gone. It may still take effect; of a transaction only the end may.
+    fn leave_behind(&mut self, shard: usize, mut sent: Sent) {
+        let calm = self.chance.calm;
+        let database = &mut self.databases[shard];
+        if let Some(transaction) = sent.transaction {
+            if calm {
+                return database.abort(transaction);
+            }
+            let mut late = database.late.iter();
+            if !database.transactions.contains_key(&transaction)
+                || late.any(|late| late.transaction == sent.transaction)
+            {
+                return;
+            }
+            if !matches!(sent.statement, Statement::Commit(..)) {
+                sent.statement = Statement::RollBack;
+            }
+        }
+        database.late.push(sent);
     }
 }
 
@@ -317,23 +423,62 @@ impl ShardSession for Session<'_> {
         }
     }
 
-    fn lock_rows(&mut self, _: &[RowKey], _: bool) -> Result<Vec<Option<Linked>>, SinkError> {
-        unreachable!("no update links")
+    fn lock_rows(
+        &mut self,
+        keys: &[RowKey],
+        makes_missing: bool,
+    ) -> Result<Vec<Option<Linked>>, SinkError> {
+        assert!(makes_missing, "processes here make what is missing");
+        match self.call(Statement::LockRows(keys.to_vec()))? {
+            Reply::Rows(rows) => Ok(rows),
+            other => unreachable!("{other:?}"),
+        }
     }
 
-    fn lock_parents(&mut self, _: &[RowKey]) -> Result<Vec<i32>, SinkError> {
-        unreachable!("no update links")
+    fn lock_parents(&mut self, parents: &[RowKey]) -> Result<Vec<i32>, SinkError> {
+        if parents.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.call(Statement::LockParents(parents.to_vec()))? {
+            Reply::Children(children) => {
+                let world = &mut *self.world.borrow_mut();
+                let open = self.transaction.expect("it is open");
+                world.databases[self.shard.0].decides(open, world.truth.children_max());
+                Ok(children)
+            }
+            other => unreachable!("{other:?}"),
+        }
     }
 
-    fn commit_links(&mut self, _: &[(RowKey, i32)], _: &[Refusal]) -> Result<(), SinkError> {
-        unreachable!("no update links")
+    fn commit_links(
+        &mut self,
+        changes: &[(RowKey, i32)],
+        refused: &[Refusal],
+    ) -> Result<(), SinkError> {
+        let commit = Statement::Commit(changes.to_vec(), refused.to_vec());
+        match self.call(commit)? {
+            Reply::Committed(_) => self.transaction = None,
+            other => unreachable!("{other:?}"),
+        }
+        Ok(())
     }
 
     fn roll_back(&mut self) {
-        unreachable!("no update links")
+        if self.transaction.is_none() {
+            return;
+        }
+        self.turns.suspend(());
+        if self.world.borrow_mut().chance.strikes(40) {
+            return self.lose_connection();
+        }
+        self.fail_transaction();
+        self.transaction = None;
     }
 
-    fn unlocked_parents(&mut self, _: &[RowKey]) -> Result<Vec<bool>, SinkError> {
-        unreachable!("no update links")
+    fn unlocked_parents(&mut self, parents: &[RowKey]) -> Result<Vec<bool>, SinkError> {
+        match self.call(Statement::UnlockedParents(parents.to_vec()))? {
+            Reply::Unlocked(unlocked) => Ok(unlocked),
+            other => unreachable!("{other:?}"),
+        }
     }
 }

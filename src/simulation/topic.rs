@@ -16,6 +16,11 @@ const LARGE: i64 = i64::MAX / 2 + 1;
 /// What the database refuses to store as an identifier.
 pub const POISON: &str = "poison";
 
+/// What rows of each app are linked to; the first is one of the rows.
+const PARENTS: [SubscriptionId; 2] = [SubscriptionId([1; 16]), SubscriptionId([9; 16])];
+/// One update in so many links its row, or unlinks it.
+const LINKS_ONCE_IN: u32 = 4;
+
 /// What should become of an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -44,6 +49,8 @@ pub struct Update {
     pub counts: Vec<(&'static str, i64)>,
     /// What it sets the identifier to.
     pub identifier: Option<Option<String>>,
+    /// What it links its row to, or unlinks it.
+    pub parent: Option<Option<SubscriptionId>>,
     /// The message's key.
     pub key: Option<Vec<u8>>,
     /// The message's value.
@@ -172,7 +179,8 @@ impl Update {
             2 => Kind::Bad(Reason::WrongPartition),
             3 => Kind::Bad(Reason::TooLarge),
             4 => Kind::Bad(Reason::BadCounts),
-            5 => Kind::Poisoned,
+            5 => Kind::Bad(Reason::SelfParent),
+            6 => Kind::Poisoned,
             _ => Kind::Good,
         };
         let mut tags = vec![("last", Some(number.to_string()))];
@@ -194,6 +202,13 @@ impl Update {
                 .once_in(5)
                 .then(|| (!chance.once_in(4)).then(|| number.to_string())),
         };
+        let parent = match kind {
+            Kind::Bad(Reason::SelfParent) => Some(Some(row.subscription)),
+            _ => chance.once_in(LINKS_ONCE_IN).then(|| {
+                let first = chance.once_in(3) && row.subscription != PARENTS[0];
+                (!chance.once_in(3)).then_some(PARENTS[usize::from(!first)])
+            }),
+        };
         Self {
             number,
             kind,
@@ -202,9 +217,17 @@ impl Update {
             tags,
             counts,
             identifier,
+            parent,
             key: Some(row.subscription.to_string().into_bytes()),
             value: None,
         }
+    }
+
+    /// The row that it links its row to.
+    pub fn parent_row(&self) -> Option<RowKey> {
+        let app = self.row.app;
+        let parent = self.parent.flatten();
+        parent.map(|subscription| RowKey { app, subscription })
     }
 
     /// The name of its own count.
@@ -245,6 +268,9 @@ impl Update {
         });
         if let Some(identifier) = &self.identifier {
             value["identifier"] = identifier.clone().into();
+        }
+        if let Some(parent) = self.parent {
+            value["parent_id"] = parent.map(|parent| parent.to_string()).into();
         }
         if self.kind == Kind::Bad(Reason::TooLarge) {
             value["unknown"] = "x".repeat(MESSAGE_BYTES_MAX).into();

@@ -7,8 +7,11 @@ use super::topic::{Entry, Kind, Topic, Update};
 use crate::config::checked::OnLostRecords;
 use crate::dead::Reason;
 use crate::ids::{Note, RowKey};
+use crate::sink::shard::Refusal;
+use crate::worker::tunables::Tunables;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// What became of an update.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,6 +24,8 @@ pub struct Fate {
     pub refused: bool,
     /// Whether that was for no fault of its own.
     pub struck: bool,
+    /// Whether the database remembers that its link was refused; the rest of it took effect.
+    pub link_refused: bool,
     /// How often its dead letter was delivered.
     pub lettered: u32,
     /// It is gone from its log.
@@ -34,6 +39,8 @@ pub struct Truth {
     pub updates: Vec<Rc<Update>>,
     /// By their numbers.
     pub fates: Vec<Fate>,
+    /// Children that a parent may have, as all processes have it configured now.
+    pub tunables: Arc<Tunables>,
     /// Somebody has decided that reading goes on behind what is gone.
     pub goes_on_behind_gaps: bool,
     /// By partition: everything below was found to be finished.
@@ -41,6 +48,19 @@ pub struct Truth {
 }
 
 impl Truth {
+    /// Nothing yet, for a world where a parent may have so many children.
+    pub fn new(links_per_parent_max: usize) -> Self {
+        let truth = Self::default();
+        truth.set_limit(links_per_parent_max);
+        truth
+    }
+
+    /// A parent may have so many children now.
+    pub fn set_limit(&self, links_per_parent_max: usize) {
+        let limit = u32::try_from(links_per_parent_max).expect("small");
+        self.tunables.set_links_per_parent_max(Some(limit));
+    }
+
     /// As all processes have it configured now.
     pub fn on_lost_records(&self) -> OnLostRecords {
         match self.goes_on_behind_gaps {
@@ -71,8 +91,30 @@ impl Truth {
         fate.applied = true;
     }
 
-    /// The update that was at this place: partition, leader epoch, offset.
-    pub fn number_at(&self, at: (crate::ids::Partition, i32, i64)) -> usize {
+    /// The same, as children are counted.
+    pub fn children_max(&self) -> i32 {
+        let limit = self.tunables.links_per_parent_max();
+        i32::try_from(limit.expect("there is always one")).expect("small")
+    }
+
+    /// The link of an update is refused; the rest of it has taken effect with that.
+    pub fn refuse_link(&mut self, number: usize) {
+        let fate = &mut self.fates[number];
+        assert!(
+            fate.applied,
+            "the link of update {number} is refused, but where is the rest?"
+        );
+        assert!(
+            !fate.link_refused,
+            "the link of update {number} is refused twice"
+        );
+        fate.link_refused = true;
+    }
+
+    /// The update that is refused.
+    pub fn number_of(&self, refusal: &Refusal) -> usize {
+        let position = refusal.position;
+        let at = (refusal.partition, position.leader_epoch, position.offset);
         let found = self.updates.iter().find(|update| update.at == at);
         found
             .map(|update| update.number)
@@ -83,6 +125,7 @@ impl Truth {
     pub fn letter(&mut self, number: usize, reason: Reason) {
         let fate = &mut self.fates[number];
         let expected = match self.updates[number].kind {
+            _ if reason == Reason::LinkLimit => fate.link_refused,
             Kind::Bad(kind) => reason == kind,
             Kind::Poisoned => matches!(reason, Reason::Database | Reason::Overflow),
             Kind::Good => reason == Reason::Overflow,
@@ -90,8 +133,12 @@ impl Truth {
         let expected = expected || fate.struck && reason == Reason::Database;
         assert!(expected, "update {number} is a dead letter for {reason}");
         let depends_on_row = reason.depends_on_row();
+        let remembered = match reason {
+            Reason::LinkLimit => fate.link_refused,
+            _ => fate.refused,
+        };
         assert_eq!(
-            fate.refused, depends_on_row,
+            remembered, depends_on_row,
             "update {number} is a dead letter for {reason}, and the database remembers otherwise"
         );
         fate.lettered += 1;
@@ -120,8 +167,9 @@ impl Truth {
     fn is_finished(&self, number: usize, rules: &RulesTopic) -> bool {
         let fate = &self.fates[number];
         // Whether it was skipped rightly is judged at the end.
+        let applied = fate.applied && !fate.link_refused;
         rules.may_skip(&self.updates[number])
-            || fate.applied
+            || applied
             || fate.lettered > 0
             || (fate.lost && self.goes_on_behind_gaps)
     }
@@ -207,10 +255,11 @@ impl Truth {
                 assert!(is_untouched, "a rule skips it: {}", context());
                 continue;
             }
+            let is_whole = fate.applied && !fate.link_refused;
             if !fate.lost {
-                assert!(fate.applied != (fate.lettered > 0), "{}", context());
+                assert!(is_whole != (fate.lettered > 0), "{}", context());
             }
-            assert!(!fate.applied || fate.lettered == 0, "{}", context());
+            assert!(!is_whole || fate.lettered == 0, "{}", context());
             if !fate.applied && !fate.refused {
                 continue;
             }
@@ -233,6 +282,12 @@ impl Truth {
             if fate.applied {
                 apply(row, update);
             }
+            if is_whole && update.parent.is_some() {
+                row.parent = update.parent_row();
+            }
+            // A link that is there already takes no place.
+            let is_new = row.parent != update.parent_row();
+            assert!(is_new || !fate.link_refused, "{}", context());
         }
         for (key, row) in rows {
             let shard = topic.partitioner.shard_of(key.app);
@@ -240,6 +295,7 @@ impl Truth {
             let stored = stored.unwrap_or_else(|| panic!("{key:?} is missing"));
             assert_eq!(stored.without_fence(), row.without_fence(), "{key:?}");
         }
+        databases.iter().for_each(Database::check_children);
         skipped
     }
 }

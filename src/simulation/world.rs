@@ -86,6 +86,34 @@ met! {
     HeldByFence,
     /// A row was made by somebody else in between.
     RowThere,
+    /// A row was linked to its first parent.
+    Linked,
+    /// A row was linked to another parent.
+    LinkMoved,
+    /// A row was unlinked.
+    Unlinked,
+    /// A link was over the limit.
+    LinkRefused,
+    /// A link that was refused before was remembered.
+    LinkRemembered,
+    /// A parent's count was locked by somebody.
+    LockedParent,
+    /// A statement waited for a transaction that links.
+    WaitedForLink,
+    /// It gave up waiting.
+    WaitedTooLong,
+    /// A transaction that links couldn't write a row.
+    LinkDataError,
+    /// A transaction that links failed at its commit.
+    DeferredError,
+    /// A commit of links took effect, but its connection broke before the answer.
+    AmbiguousLink,
+    /// A commit of links took effect after its connection had broken or its client was dead.
+    LateLink,
+    /// A transaction that links lost its connection, and came to nothing.
+    LinkAbandoned,
+    /// A commit of links came from a member that had lost a partition of it.
+    ZombieLink,
     /// An update was refused by the database.
     Refused,
     /// A shard stopped because its database refused too much; by steps.

@@ -68,6 +68,13 @@ impl<S: ShardSession> Applier<S> {
         let parents = decide::parents(folds, &children);
         self.remember_awaited(folds, &children);
         let counts = self.connection.lock_parents(&parents)?;
+        if fault::mutant("link-outside-its-lock") {
+            // What was read is used, but under other locks than it was read under.
+            self.connection.roll_back();
+            let makes_missing = self.on_missing_row == OnMissingRow::Insert;
+            self.connection.lock_rows(&keys_of(part), makes_missing)?;
+            self.connection.lock_parents(&parents)?;
+        }
         let counts = parents.iter().copied().zip(counts).collect();
         let limit = self.tunables.links_per_parent_max();
         let decision = decide::decide(folds, &children, &counts, limit);
@@ -90,7 +97,12 @@ impl<S: ShardSession> Applier<S> {
         }
         fault::crash_point("before-links");
         let refusals = refusals(folds, &decision, limit);
-        self.connection.commit_links(&decision.changes, &refusals)?;
+        let remembered: &[Refusal] = match fault::mutant("link-refused-not-remembered") {
+            true => &[],
+            false => &refusals,
+        };
+        self.connection
+            .commit_links(&decision.changes, remembered)?;
         fault::crash_point("after-links");
         self.recorder.statements.add(1);
         self.recorder.rows_written.add(open.len() as u64);
@@ -111,7 +123,7 @@ impl<S: ShardSession> Applier<S> {
 
     /// Steps 1 and 2: what is left to write, with the parent that each row has.
     fn lock_rows(&mut self, folds: &mut Folds<'_>, part: &[Fold]) -> Result<Vec<Child>, SinkError> {
-        let keys: Vec<RowKey> = part.iter().map(|fold| fold.key).collect();
+        let keys = keys_of(part);
         let makes_missing = self.on_missing_row == OnMissingRow::Insert;
         let rows = self.connection.lock_rows(&keys, makes_missing)?;
         let (mut children, mut replayed) = (Vec::with_capacity(part.len()), Vec::new());
@@ -141,6 +153,10 @@ impl<S: ShardSession> Applier<S> {
             self.awaited.insert(child.fold.key, parents);
         }
     }
+}
+
+fn keys_of(part: &[Fold]) -> Vec<RowKey> {
+    part.iter().map(|fold| fold.key).collect()
 }
 
 /// What is remembered of the links that are over the limit.
