@@ -5,7 +5,7 @@
 
 use crate::clock;
 use crate::config::checked::LogForm;
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{Ordering, SignalFlag};
 use parking_lot::Mutex;
 use serde::ser::SerializeMap;
 use std::error::Error;
@@ -63,7 +63,7 @@ pub fn start_with(form: LogForm, filter: &str) -> Result<(), InvalidFilter> {
 }
 
 /// Whether lines are text for people.
-static IS_TEXT: AtomicBool = AtomicBool::new(false);
+static IS_TEXT: SignalFlag = SignalFlag::new(false);
 
 /// The form of all lines from now on, while running too.
 pub fn set_form(form: LogForm) {
