@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// How often the gauges of partitions are brought up to date.
 const GAUGES_INTERVAL: Duration = Duration::from_millis(200);
+/// Before a commit that failed is sent again for a ceiling's sake.
+const CEILING_RETRY: Duration = Duration::from_millis(50);
 /// Every partition is visited this often even if nothing marked it: a missed callback costs a second, not a partition.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -69,9 +71,14 @@ impl<M: Member> Poller<M> {
         } else {
             tracing::warn!(error = %error, "an offset commit failed and is sent again");
         }
+        let now = crate::clock::now();
         for assigned in self.assigned.iter_mut().flatten() {
             assigned.commit_again();
             assigned.tenure.ask_again();
+            if assigned.tenure.wants_ceiling(now) {
+                // Dispatch waits for it, or soon will.
+                self.commits_due = self.commits_due.min(now + CEILING_RETRY);
+            }
         }
     }
 

@@ -14,19 +14,22 @@ mod writer;
 use super::RunError;
 use super::end::remaining;
 use crate::config::Config;
-use crate::config::checked::PartitionBy;
+use crate::config::checked::{Kafka, PartitionBy};
 use crate::observe::Registry;
 use crate::rules::Rules;
 use crate::rules::state::Scope;
 use crate::sync::{AtomicBool, Ordering};
 use crate::worker::SinkKind;
+use crossbeam_channel::Sender;
 use keeper::Keeper;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How long the start waits for the rules that are there. A partition waits for them by itself; a throw-away group does not.
+/// How long a throw-away group waits for the rules that are there.
 const FIRST_READ: Duration = Duration::from_secs(10);
+/// Before the topic is opened again after an error.
+const OPEN_AGAIN: Duration = Duration::from_millis(500);
 /// Between two looks at the thread while it is waited for.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -42,7 +45,8 @@ pub struct RulesThread {
 }
 
 impl RulesThread {
-    /// Starts it and waits until it has read what is there. A sink that does not decode needs none.
+    /// Starts it. A sink that does not decode needs none. For a throw-away group it waits until what is there was read;
+    /// partitions of others wait for that by themselves.
     pub fn start(
         config: &Arc<Config>,
         sink: SinkKind,
@@ -58,16 +62,16 @@ impl RulesThread {
             partitioner: by_app.then(|| config.partitioner.clone()),
             incarnation: config.kafka.incarnation,
         };
-        let keeper = Keeper::new(&config.kafka, scope, rules.clone(), registry.clone())
-            .map_err(|error| RunError(format!("the rules topic: {error}")))?;
         let (told, is_read) = crossbeam_channel::bounded(1);
-        let until = stop.clone();
+        let (kafka, until) = (config.kafka.clone(), stop.clone());
+        let shared = (rules.clone(), registry.clone());
         let thread = Builder::new()
             .name("mp-rules".to_owned())
-            .spawn(move || keeper.run(&until, &told))
+            .spawn(move || keep(&kafka, &scope, &shared, (&until, &told)))
             .map_err(|error| RunError(format!("no thread for the rules: {error}")))?;
-        // Late is no harm, see above; a thread that panicked is found by its partitions' waiting.
-        let _ = is_read.recv_timeout(FIRST_READ);
+        if !rules.decides() && is_read.recv_timeout(FIRST_READ).is_err() {
+            tracing::warn!("the rules are not read yet; until they are, nothing is skipped");
+        }
         Ok(Self {
             stop,
             thread: Some(thread),
@@ -88,6 +92,24 @@ impl RulesThread {
         }
         if thread.is_finished() && thread.join().is_err() {
             tracing::error!("the thread that keeps the rules topic has panicked");
+        }
+    }
+}
+
+/// The thread's work. Kafka may be away when it begins.
+fn keep(
+    kafka: &Kafka,
+    scope: &Scope,
+    (rules, registry): &(Arc<Rules>, Arc<Registry>),
+    (stop, told): (&AtomicBool, &Sender<()>),
+) {
+    while !stop.load(Ordering::Acquire) {
+        match Keeper::new(kafka, scope.clone(), rules.clone(), registry.clone()) {
+            Ok(keeper) => return keeper.run(stop, told),
+            Err(error) => {
+                tracing::warn!(error = %error, "opening the rules topic; trying again");
+                std::thread::sleep(OPEN_AGAIN);
+            }
         }
     }
 }
