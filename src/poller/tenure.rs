@@ -58,7 +58,23 @@ pub struct Tenure {
     hold: Option<(i64, Instant)>,
     /// Edges that are being written. Nobody knows whether they are there before they were read back.
     proposed: Vec<(RuleId, EdgeKind)>,
+    /// Whether it must be shown to be the owner still, since a rule ended.
+    confirm: Confirm,
     terms: Terms,
+}
+
+/// Where a rule ends, messages are applied that it would have skipped. So an epoch acts on an end only once a commit was taken
+/// that was sent when the end was on record: else it may have been replaced before, and the next owner has decided otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Confirm {
+    /// There is nothing to confirm.
+    Needless,
+    /// The end is being written.
+    AfterEdges,
+    /// A commit is to be sent.
+    Wanted,
+    /// The one with this ceiling, or a higher one, confirms it.
+    Sent(i64),
 }
 
 /// What all tenures of a process have in common.
@@ -105,6 +121,7 @@ impl Tenure {
             ahead: terms.ahead_min,
             hold: None,
             proposed: Vec::new(),
+            confirm: Confirm::Needless,
             terms,
         }
     }
@@ -127,7 +144,8 @@ impl Tenure {
     /// Whether a commit is wanted for its ceiling's sake.
     pub fn wants_ceiling(&self, now: Instant) -> bool {
         let is_near = self.limit - self.next <= self.ahead / 2 || self.kept_waiting >= self.limit;
-        self.may_commit() && is_near && !self.is_asked(now)
+        let confirms = matches!(self.confirm, Confirm::Wanted | Confirm::Sent(_));
+        self.may_commit() && (is_near || confirms) && !self.is_asked(now)
     }
 
     /// A commit may succeed and leave a partition out, and nobody says so.
@@ -161,6 +179,11 @@ impl Tenure {
             .max(self.frontier)
             .max(self.next.max(self.kept_waiting).saturating_add(self.ahead));
         self.asked_at = Some(now);
+        if matches!(self.confirm, Confirm::Wanted | Confirm::Sent(_)) {
+            // A ceiling that no earlier commit has.
+            self.asked += 1;
+            self.confirm = Confirm::Sent(self.asked);
+        }
         self.note_of(self.asked)
     }
 
@@ -192,6 +215,10 @@ impl Tenure {
         self.limit = self.limit.max(note.ceiling);
         if note.ceiling >= self.asked {
             self.asked_at = None;
+        }
+        if matches!(self.confirm, Confirm::Sent(ceiling) if note.ceiling >= ceiling) {
+            self.confirm = Confirm::Needless;
+            self.go_on();
         }
         self.set_bound();
         first
@@ -227,8 +254,16 @@ impl Tenure {
             .collect();
         self.proposed
             .extend(new.iter().map(|new| (new.rule, new.kind)));
+        // What is written before its first note is confirmed by that.
+        if self.stage == Stage::Owner && new.iter().any(|new| new.kind == EdgeKind::End) {
+            self.confirm = Confirm::AfterEdges;
+        }
         if self.proposed.is_empty() {
-            self.hold = None;
+            if self.confirm == Confirm::AfterEdges {
+                self.confirm = Confirm::Wanted;
+                self.asked_at = None;
+            }
+            self.go_on();
             // Nothing is dispatched all the same before its note is taken.
             self.stage = Stage::Owner;
         } else if self.hold.is_none() {
@@ -238,6 +273,13 @@ impl Tenure {
             self.set_bound();
         }
         new
+    }
+
+    /// Holds back no longer, if nothing is open.
+    fn go_on(&mut self) {
+        if self.proposed.is_empty() && self.confirm == Confirm::Needless {
+            self.hold = None;
+        }
     }
 
     /// From here on nobody has dispatched anything.
@@ -307,7 +349,12 @@ impl<M: Member> Poller<M> {
         self.rules_seen = version;
         let (table, now) = (rules.table(), crate::clock::now());
         for assigned in self.assigned.iter_mut().flatten() {
-            let Tenure { stage, bound, .. } = assigned.tenure;
+            let Tenure {
+                stage,
+                bound,
+                confirm,
+                ..
+            } = assigned.tenure;
             let proposals = assigned.tenure.look(&table, now);
             let tenure = &assigned.tenure;
             if !proposals.is_empty() {
@@ -316,7 +363,7 @@ impl<M: Member> Poller<M> {
             if bound != tenure.bound {
                 self.ready.mark(tenure.partition);
             }
-            if stage != tenure.stage {
+            if stage != tenure.stage || confirm != tenure.confirm {
                 self.commits_due = now;
             }
         }

@@ -106,7 +106,8 @@ impl RulesTopic {
     fn edges(&self, update: &Update) -> Vec<(EdgeKey, i64)> {
         let rules = self.rules.iter().filter(|rule| match rule.target {
             Target::App(app) => app == update.row.app,
-            Target::Row(row) | Target::Parent(row) => row == update.row,
+            Target::Row(row) => row == update.row,
+            Target::Parent(row) => row == update.row || update.parent_row() == Some(row),
         });
         let about: Vec<RuleId> = rules.map(|rule| rule.id).collect();
         let edges = self.records.iter().filter_map(|record| match record {

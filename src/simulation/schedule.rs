@@ -26,7 +26,7 @@ const TROUBLE_STEPS: u64 = 2000;
 const LINKS_PER_PARENT_MAX: usize = 3;
 
 /// Lines of the story that are shown.
-const STORY_LINES: usize = 400;
+const STORY_LINES: usize = 400000;
 
 /// A seed's run.
 pub struct Run {
