@@ -49,9 +49,10 @@ impl RulesTopic {
         let Some(update) = chance.pick(&truth.updates) else {
             return;
         };
-        let target = match chance.once_in(3) {
-            true => Target::App(update.row.app),
-            false => Target::Row(update.row),
+        let target = match chance.of(0..=5) {
+            0 | 1 => Target::App(update.row.app),
+            2..=4 => Target::Row(update.row),
+            _ => Target::Parent(update.parent_row().unwrap_or(update.row)),
         };
         let rule = Rule {
             id: RuleId(uuid::Uuid::from_u128(self.rules.len() as u128)),

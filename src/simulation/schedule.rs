@@ -26,7 +26,7 @@ const TROUBLE_STEPS: u64 = 2000;
 const LINKS_PER_PARENT_MAX: usize = 3;
 
 /// Lines of the story that are shown.
-const STORY_LINES: usize = 400000;
+const STORY_LINES: usize = 400;
 
 /// A seed's run.
 pub struct Run {
@@ -105,7 +105,7 @@ impl Run {
         while entries < ENTRIES || steps < TROUBLE_STEPS {
             match self.chance.of(0..=99) {
                 0..=1 => entries += self.write(),
-                2..=3 => self.world_turns(),
+                2..=4 => self.world_turns(),
                 _ => self.step(),
             }
             steps += 1;
@@ -197,9 +197,9 @@ impl Run {
         let shard = self.chance.of(0..=SHARDS - 1);
         // Mostly it goes: where everything is broken at once, nothing happens.
         let ends = !self.chance.once_in(4);
-        match self.chance.of(0..=30) {
+        match self.chance.of(0..=34) {
             0 => self.world.borrow_mut().databases[shard].dead = !ends,
-            1 => self.world.borrow_mut().databases[shard].slow = !ends,
+            1 | 33 | 34 => self.world.borrow_mut().databases[shard].slow = !ends,
             2 => self.world.borrow_mut().databases[shard].refusing = !ends,
             3 => self.world.borrow_mut().databases[shard].lock_table(!ends),
             4 => self.lock_row(shard, ends),
@@ -221,7 +221,7 @@ impl Run {
                 let world = &mut *self.world.borrow_mut();
                 world.rules.change(&world.truth, &mut self.chance);
             }
-            29 | 30 => late_record(&self.world, &mut self.chance),
+            29..=32 => late_record(&self.world, &mut self.chance),
             _ => {}
         }
     }
