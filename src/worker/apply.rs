@@ -239,7 +239,7 @@ impl<S: ShardSession> Applier<S> {
                     .for_each(|fold| folds.note(fold, || Outcome::Applied));
                 return Ok(());
             }
-            let replays = usize::try_from(rows - written).unwrap_or(usize::MAX);
+            let replays = usize::try_from(rows.saturating_sub(written)).unwrap_or(usize::MAX);
             self.give_back(replays, taken.as_ref());
             open = self.ask(folds, &open, written)?;
             if open.is_empty() {

@@ -42,9 +42,13 @@ fn killed_before_its_commit(name: &str, broken: &'static str, scenario: &str) ->
     });
     process.kill();
     pond.reconfigure("batch_rows_max = 50", "batch_rows_max = 1000");
-    pond.start(&["run", "--until-caught-up"], &mutant(broken))
-        .wait(WORKS * 2)
-        .json();
+    let soon = [
+        "run",
+        "--until-caught-up",
+        "--set",
+        "consumer.commit_interval_ms=500",
+    ];
+    pond.start(&soon, &mutant(broken)).wait(WORKS * 2).json();
     pond.verify()["ok"] == true
 }
 
