@@ -5,7 +5,7 @@ use crate::verify::{Report, verify};
 use anyhow::Context;
 use std::process::ExitCode;
 
-/// Reads the topic again, computes what every row should be, and compares with Postgres
+/// Read the topic again, compute what every row should be, and compare with Postgres
 ///
 /// Prints one line of JSON, and the first differences on stderr. Exits with 1 on any difference, or when nothing was
 /// checked. Refuses while the group has members. Changes nothing.
