@@ -1,6 +1,7 @@
 //! What commands ask a running consumer, over its admin address.
 
-use crate::config::checked::{Admin, Secret};
+use super::{ConfigArgs, UsageError};
+use crate::config::checked::Secret;
 use anyhow::{Context, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,6 +17,24 @@ pub struct AdminArgs {
     /// The running consumer's admin address, if it is not the configuration's admin.listen
     #[arg(long, value_name = "ADDRESS:PORT")]
     admin: Option<SocketAddr>,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+impl AdminArgs {
+    /// For asking it.
+    pub fn client(&self) -> Result<AdminClient, UsageError> {
+        let config = self.config.load()?.config.admin;
+        let agent = ureq::Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false)
+            .build();
+        Ok(AdminClient {
+            agent: agent.into(),
+            address: reachable(self.admin.unwrap_or(config.listen)),
+            token: config.token,
+        })
+    }
 }
 
 /// Asks one consumer.
@@ -26,19 +45,6 @@ pub struct AdminClient {
 }
 
 impl AdminClient {
-    /// For the consumer with that configuration, or at that address.
-    pub fn new(config: &Admin, args: &AdminArgs) -> Self {
-        let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
-            .http_status_as_error(false)
-            .build();
-        Self {
-            agent: agent.into(),
-            address: reachable(args.admin.unwrap_or(config.listen)),
-            token: config.token.clone(),
-        }
-    }
-
     /// What is at the path.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         self.read(self.agent.get(self.url(path)).call())
@@ -60,12 +66,7 @@ impl AdminClient {
 
     /// Takes something away.
     pub fn delete<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        let request = self.agent.delete(self.url(path));
-        let request = match &self.token {
-            Some(Secret(token)) => request.header("authorization", format!("Bearer {token}")),
-            None => request,
-        };
-        self.read(request.call())
+        self.read(self.authorized(self.agent.delete(self.url(path))).call())
     }
 
     fn url(&self, path: &str) -> String {
@@ -77,12 +78,16 @@ impl AdminClient {
         request: ureq::RequestBuilder<ureq::typestate::WithBody>,
         body: &impl Serialize,
     ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
-        let request = match &self.token {
+        let json = serde_json::to_string(body).expect("plain values are JSON");
+        let request = self.authorized(request);
+        request.content_type("application/json").send(json)
+    }
+
+    fn authorized<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        match &self.token {
             Some(Secret(token)) => request.header("authorization", format!("Bearer {token}")),
             None => request,
-        };
-        let json = serde_json::to_string(body).expect("plain values are JSON");
-        request.content_type("application/json").send(json)
+        }
     }
 
     fn read<T: DeserializeOwned>(

@@ -1,6 +1,6 @@
 //! `millpond lag`: how far the group is behind, in messages and in time, as kafka-consumer-groups shows it and by shard.
 
-use super::table::table;
+use super::table::{Format, table};
 use super::{ConfigArgs, print_data, print_note};
 use crate::clock;
 use crate::config::Config;
@@ -34,12 +34,6 @@ pub struct Args {
     /// For people, or an array for programs
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-}
-
-#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 /// One partition. The fields' names are its JSON keys; `None` is what nobody knows.

@@ -1,8 +1,8 @@
 //! `millpond rules`: lists, adds and removes skip rules, over the admin address of a running consumer.
 
-use super::admin_client::{AdminArgs, AdminClient};
-use super::table::table;
-use super::{ConfigArgs, UsageError, print_data, print_note};
+use super::admin_client::AdminArgs;
+use super::table::{Format, table};
+use super::{UsageError, print_data, print_note};
 use crate::clock;
 use crate::rules::record::Target;
 use crate::rules::shown::{Asked, Shown};
@@ -36,8 +36,6 @@ struct ListArgs {
     format: Format,
     #[command(flatten)]
     admin: AdminArgs,
-    #[command(flatten)]
-    config: ConfigArgs,
 }
 
 /// Skip an app, a subscription or a parent, from now on
@@ -66,8 +64,6 @@ struct AddArgs {
     format: Format,
     #[command(flatten)]
     admin: AdminArgs,
-    #[command(flatten)]
-    config: ConfigArgs,
 }
 
 /// Take a rule back, from now on: what it skipped stays skipped
@@ -83,14 +79,6 @@ struct RemoveArgs {
     format: Format,
     #[command(flatten)]
     admin: AdminArgs,
-    #[command(flatten)]
-    config: ConfigArgs,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 /// Asks the consumer, and prints what it answers.
@@ -103,7 +91,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
-    let client = client(&args.config, &args.admin)?;
+    let client = args.admin.client()?;
     let mut rules: Vec<Shown> = client.get("/api/rules")?;
     rules.retain(|rule| args.all || rule.state == "active");
     rules.sort_by(|one, other| one.created_at.cmp(&other.created_at));
@@ -128,20 +116,15 @@ fn add(args: AddArgs) -> anyhow::Result<ExitCode> {
     };
     let (subscription, parent) = (&asked.subscription_id, &asked.parent_id);
     Target::of(&asked.app_id, subscription.as_deref(), parent.as_deref()).map_err(UsageError)?;
-    let client = client(&args.config, &args.admin)?;
+    let client = args.admin.client()?;
     print_changed(&client.post("/api/rules", &asked)?, args.format)
 }
 
 fn remove(args: &RemoveArgs) -> anyhow::Result<ExitCode> {
     let author: String = args.author.bytes().map(escaped).collect();
     let path = format!("/api/rules?id={}&author={author}", args.id);
-    let client = client(&args.config, &args.admin)?;
+    let client = args.admin.client()?;
     print_changed(&client.delete(&path)?, args.format)
-}
-
-fn client(config: &ConfigArgs, admin: &AdminArgs) -> anyhow::Result<AdminClient> {
-    let config = config.load()?.config;
-    Ok(AdminClient::new(&config.admin, admin))
 }
 
 /// A byte of a query's value.

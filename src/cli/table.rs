@@ -21,3 +21,10 @@ pub fn table(header: &str, lines: impl Iterator<Item = Vec<String>>) -> String {
     };
     lines.iter().map(format).collect::<Vec<_>>().join("\n")
 }
+
+/// For people, or for programs.
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}

@@ -1,8 +1,8 @@
 //! `millpond workers`: how many workers a running consumer has, and another number of them.
 
-use super::admin_client::{AdminArgs, AdminClient};
-use super::table::table;
-use super::{ConfigArgs, print_data};
+use super::admin_client::AdminArgs;
+use super::print_data;
+use super::table::{Format, table};
 use crate::pipeline::workers_api::{ChangedWorkers, NewWorkers, PATH, Workers};
 use std::process::ExitCode;
 
@@ -18,8 +18,6 @@ enum Command {
     /// Print each shard's workers, what is configured, and the last change
     Get {
         #[command(flatten)]
-        config: ConfigArgs,
-        #[command(flatten)]
         admin: AdminArgs,
         /// For people, or an object for programs
         #[arg(long, value_enum, default_value = "text")]
@@ -34,27 +32,15 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         shard: Option<String>,
         #[command(flatten)]
-        config: ConfigArgs,
-        #[command(flatten)]
         admin: AdminArgs,
     },
-}
-
-#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 /// Runs the subcommand.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::Get {
-            config,
-            admin,
-            format,
-        } => {
-            let client = AdminClient::new(&config.load()?.config.admin, &admin);
+        Command::Get { admin, format } => {
+            let client = admin.client()?;
             let workers: Workers = client.get(PATH)?;
             print_data(&match format {
                 Format::Text => shown(&workers),
@@ -64,10 +50,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Set {
             workers,
             shard,
-            config,
             admin,
         } => {
-            let client = AdminClient::new(&config.load()?.config.admin, &admin);
+            let client = admin.client()?;
             let done: ChangedWorkers = client.put(PATH, &NewWorkers { workers, shard })?;
             for change in &done.changes {
                 print_data(&change.to_string())?;

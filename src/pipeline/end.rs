@@ -1,6 +1,7 @@
 //! How the drain deadline is spent. A process manager kills what has not ended by then, so the drain itself gets only a part
 //! of it: a broker or a shard that does not answer must not hold what comes after.
 
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The most that is kept for what comes after the drain. Each step of it takes milliseconds where everything answers.
@@ -31,6 +32,17 @@ impl EndTimes {
             give_up: drain_deadline - after / 4,
         }
     }
+}
+
+/// Between two looks at a thread that is waited for.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Waits for a thread's end until then. Whether it has ended; if not, it is left behind.
+pub fn has_ended_by(thread: &JoinHandle<()>, deadline: Instant) -> bool {
+    while !thread.is_finished() && !remaining(deadline).is_zero() {
+        std::thread::sleep(LOOK);
+    }
+    thread.is_finished()
 }
 
 /// How long it is until then.

@@ -5,6 +5,7 @@
 //! [`IDENTITY_WAIT`]. Nobody waits for it longer than the process' end allows.
 
 use super::RunError;
+use super::end::has_ended_by;
 use crate::config::Config;
 use crate::config::checked;
 use crate::hot::warnings::{Due, Subject, Warnings};
@@ -22,8 +23,6 @@ use std::time::{Duration, Instant};
 
 /// How long the warnings of one look wait for shards to say who the rows are.
 const IDENTITY_WAIT: Duration = Duration::from_secs(2);
-/// How often the thread's end is looked for.
-const END_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The running thread. It ends when this is dropped, too.
 pub struct Watcher {
@@ -58,9 +57,7 @@ impl Watcher {
 impl Ending {
     /// Waits for its end until then, and leaves it behind if it hasn't come.
     pub fn wait(self, until: Instant) {
-        while !self.0.is_finished() && crate::clock::now() < until {
-            std::thread::sleep(END_INTERVAL);
-        }
+        has_ended_by(&self.0, until);
     }
 }
 

@@ -1,14 +1,17 @@
 //! The transaction that links rows to parents, as a connection does it. `worker/links/README.md` has its steps and why they are
 //! right; here are their statements. Rows and parents come in the order of their keys, and are locked in that order.
 
-use super::params::{ArrayParam, Uuid};
+use super::params::{ArrayParam, Uuid, key_params, typed_keys};
 use super::shape::{Kind, Shape};
-use super::shard::{Linked, Refusal, ShardConnection, SinkError, key_params, number, typed_keys};
+use super::shard::{Linked, Refusal, ShardConnection, SinkError, number};
 use crate::ids::{Position, RowKey, SubscriptionId};
 use postgres::types::Type;
 
 /// The rows that are asked for, in their order.
 const ASKED: &str = "unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS e(key_0, key_1, number)";
+/// Number (from 1) and children of those parents that exist.
+const PARENTS: &str = "SELECT e.number::int4, p.children FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY \
+     AS e(key_0, key_1, number) JOIN parent AS p ON p.app_id = e.key_0 AND p.parent_id = e.key_1";
 
 impl Shape {
     /// Makes rows that don't exist, with a fence below all others, and locks all, in the order of the arrays: a row of a conflict
@@ -92,16 +95,12 @@ pub(super) fn lock_parents(
         "INSERT INTO parent AS p (app_id, parent_id, children) SELECT e.key_0, e.key_1, 0 FROM {ASKED} ORDER BY e.number \
          ON CONFLICT (app_id, parent_id) DO UPDATE SET children = p.children WHERE false"
     );
-    let count = format!(
-        "SELECT e.number::int4, p.children FROM {ASKED} \
-         JOIN parent AS p ON p.app_id = e.key_0 AND p.parent_id = e.key_1"
-    );
     let (apps, subscriptions) = key_params(parents);
     connection.run(&lock, |client| {
         client.query_typed(&lock, &typed_keys(&apps, &subscriptions))
     })?;
-    let rows = connection.run(&count, |client| {
-        client.query_typed(&count, &typed_keys(&apps, &subscriptions))
+    let rows = connection.run(PARENTS, |client| {
+        client.query_typed(PARENTS, &typed_keys(&apps, &subscriptions))
     })?;
     let mut children = vec![0; parents.len()];
     for row in rows {
@@ -189,8 +188,6 @@ pub(super) fn unlocked_parents(
     connection: &mut ShardConnection,
     parents: &[RowKey],
 ) -> Result<Vec<bool>, SinkError> {
-    const EXISTING: &str = "SELECT e.number::int4 FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS e(key_0, key_1, number) \
-         JOIN parent AS p ON p.app_id = e.key_0 AND p.parent_id = e.key_1";
     let (apps, subscriptions) = key_params(parents);
     let mut asked = |sql: &str| {
         connection.run(sql, |client| {
@@ -198,10 +195,10 @@ pub(super) fn unlocked_parents(
         })
     };
     let mut unlocked = vec![true; parents.len()];
-    for row in asked(EXISTING)? {
+    for row in asked(PARENTS)? {
         unlocked[number(&row)] = false;
     }
-    for row in asked(&format!("{EXISTING} FOR NO KEY UPDATE OF p SKIP LOCKED"))? {
+    for row in asked(&format!("{PARENTS} FOR NO KEY UPDATE OF p SKIP LOCKED"))? {
         unlocked[number(&row)] = true;
     }
     Ok(unlocked)

@@ -4,6 +4,7 @@
 //! The form (`array_send` in Postgres' arrayfuncs.c): dimensions, has-nulls, element type, length, lower bound, then each
 //! element as a length and its bytes, -1 for NULL.
 
+use crate::ids::RowKey;
 use postgres::types::private::BytesMut;
 use postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use std::error::Error;
@@ -177,6 +178,24 @@ impl ToSql for ArrayParam {
     }
 
     to_sql_checked!();
+}
+
+/// The two columns of these rows' keys.
+pub(super) fn key_params(keys: &[RowKey]) -> (ArrayParam, ArrayParam) {
+    let (mut apps, mut subscriptions) = (ArrayParam::of(Type::UUID), ArrayParam::of(Type::UUID));
+    for key in keys {
+        apps.push_uuid(key.app.0);
+        subscriptions.push_uuid(key.subscription.0);
+    }
+    (apps, subscriptions)
+}
+
+/// The same as a statement's first parameters.
+pub(super) fn typed_keys<'a>(
+    apps: &'a ArrayParam,
+    subscriptions: &'a ArrayParam,
+) -> [(&'a (dyn ToSql + Sync), Type); 2] {
+    [(apps, Type::UUID_ARRAY), (subscriptions, Type::UUID_ARRAY)]
 }
 
 #[cfg(test)]

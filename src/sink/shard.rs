@@ -2,7 +2,7 @@
 //! nothing else.
 
 use super::links;
-use super::params::{ArrayParam, Uuid};
+use super::params::{ArrayParam, Uuid, key_params, typed_keys};
 use super::pool::{Manager, ShardPool};
 use super::shape::Shape;
 use super::sqlstate::{Verdict, verdict};
@@ -401,22 +401,6 @@ fn failed(error: postgres::Error, sql: &str) -> SinkError {
         message,
         sql: sql.to_owned(),
     }
-}
-
-pub(super) fn key_params(keys: &[RowKey]) -> (ArrayParam, ArrayParam) {
-    let (mut apps, mut subscriptions) = (ArrayParam::of(Type::UUID), ArrayParam::of(Type::UUID));
-    for key in keys {
-        apps.push_uuid(key.app.0);
-        subscriptions.push_uuid(key.subscription.0);
-    }
-    (apps, subscriptions)
-}
-
-pub(super) fn typed_keys<'a>(
-    apps: &'a ArrayParam,
-    subscriptions: &'a ArrayParam,
-) -> [(&'a (dyn ToSql + Sync), Type); 2] {
-    [(apps, Type::UUID_ARRAY), (subscriptions, Type::UUID_ARRAY)]
 }
 
 /// The index of a row whose first column is its number from 1.

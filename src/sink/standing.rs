@@ -2,11 +2,10 @@
 //! workers ask over their own connections.
 
 use super::connect::{Client, ConnectError, connect};
-use super::params::ArrayParam;
+use super::params::{key_params, typed_keys};
 use super::shape::Shape;
 use crate::config::checked::PostgresAddress;
 use crate::ids::{Position, RowKey};
-use postgres::types::Type;
 
 /// Rows asked for at once. Bounds how long one statement takes.
 const ROWS_PER_QUESTION: usize = 1000;
@@ -64,26 +63,9 @@ fn ask(
     shape: &Shape,
     keys: &[RowKey],
 ) -> Result<Vec<Option<Standing>>, postgres::Error> {
-    let [key_0, key_1] = shape.keys;
-    let sql = format!(
-        "SELECT t.source_incarnation, t.source_leader_epoch, t.source_offset, \
-         (extract(epoch FROM t.updated_at) * 1000)::int8 \
-         FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS e(key_0, key_1, number) \
-         LEFT JOIN {} AS t ON t.{key_0} = e.key_0 AND t.{key_1} = e.key_1 ORDER BY e.number",
-        shape.table
-    );
-    let (mut apps, mut subscriptions) = (ArrayParam::of(Type::UUID), ArrayParam::of(Type::UUID));
-    for key in keys {
-        apps.push_uuid(key.app.0);
-        subscriptions.push_uuid(key.subscription.0);
-    }
-    let rows = client.query_typed(
-        &sql,
-        &[
-            (&apps, Type::UUID_ARRAY),
-            (&subscriptions, Type::UUID_ARRAY),
-        ],
-    )?;
+    let columns = "t.source_incarnation, t.source_leader_epoch, t.source_offset, \
+         (extract(epoch FROM t.updated_at) * 1000)::int8";
+    let rows = look(client, shape, keys, columns)?;
     let standing = |row: &postgres::Row| {
         Some(Standing {
             fence: Position {
@@ -95,4 +77,21 @@ fn ask(
         })
     };
     Ok(rows.iter().map(standing).collect())
+}
+
+/// These columns of table `t` for each key, in their order; NULL for a row that doesn't exist. Locks nothing.
+pub(super) fn look(
+    client: &mut Client,
+    shape: &Shape,
+    keys: &[RowKey],
+    columns: &str,
+) -> Result<Vec<postgres::Row>, postgres::Error> {
+    let [key_0, key_1] = shape.keys;
+    let sql = format!(
+        "SELECT {columns} FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS e(key_0, key_1, number) \
+         LEFT JOIN {} AS t ON t.{key_0} = e.key_0 AND t.{key_1} = e.key_1 ORDER BY e.number",
+        shape.table
+    );
+    let (apps, subscriptions) = key_params(keys);
+    client.query_typed(&sql, &typed_keys(&apps, &subscriptions))
 }

@@ -132,29 +132,37 @@ fn row(pond: &Pond) -> (String, String, i64) {
 
 const ONE: &str = r#""counts":{"n":1}"#;
 
+/// Ours applies updates while a late writer has done this in an open transaction, which commits once ours waits for it.
+fn apply_behind(pond: &Pond, late: &str, updates: &[(i64, &str)]) -> (Vec<Outcome>, Ours) {
+    let mut client = pond.shard(0);
+    let mut open = client.transaction().unwrap();
+    open.batch_execute(late).unwrap();
+    std::thread::scope(|scope| {
+        let ours = scope.spawn(|| {
+            let mut ours = Ours::new(pond);
+            let outcomes = ours.apply(updates);
+            (outcomes, ours)
+        });
+        std::thread::sleep(OVERLAP);
+        assert!(!ours.is_finished(), "it waits for the late writer");
+        open.commit().unwrap();
+        ours.join().unwrap()
+    })
+}
+
 #[test]
 fn a_late_writer_that_inserts_the_missing_row_first_loses_nothing_of_the_newer_update() {
     let pond = one_shard("late-insert");
-    let mut late = pond.shard(0);
-    let mut open = late.transaction().unwrap();
     let insert = format!(
         "INSERT INTO subscription (app_id, subscription_id, tags, counts, source_incarnation, source_leader_epoch, \
          source_offset, updated_at) VALUES ('{APP}', '{ROW}', '{{\"old\": 1}}', '{{\"n\": 1}}', 1, 0, 5, now())"
     );
-    open.execute(&insert, &[]).unwrap();
-    std::thread::scope(|scope| {
-        let ours = scope.spawn(|| {
-            Ours::new(&pond).apply(&[(5, ONE), (6, r#""tags":{"new":2},"counts":{"n":1}"#)])
-        });
-        std::thread::sleep(OVERLAP);
-        assert!(!ours.is_finished(), "it waits for the open insert");
-        open.commit().unwrap();
-        let outcomes = ours.join().unwrap();
-        assert!(
-            matches!(outcomes[..], [Outcome::Replayed, Outcome::Applied]),
-            "{outcomes:?}"
-        );
-    });
+    let updates = [(5, ONE), (6, r#""tags":{"new":2},"counts":{"n":1}"#)];
+    let (outcomes, _) = apply_behind(&pond, &insert, &updates);
+    assert!(
+        matches!(outcomes[..], [Outcome::Replayed, Outcome::Applied]),
+        "{outcomes:?}"
+    );
     assert_eq!(
         row(&pond),
         (r#"{"new": 2, "old": 1}"#.into(), r#"{"n": 2}"#.into(), 6)
@@ -165,26 +173,10 @@ fn a_late_writer_that_inserts_the_missing_row_first_loses_nothing_of_the_newer_u
 fn a_late_writer_that_moves_the_row_in_the_middle_of_a_write_has_its_part_cut_off() {
     let pond = one_shard("late-move");
     Ours::new(&pond).apply(&[(3, ONE)]);
-    let mut late = pond.shard(0);
-    let mut open = late.transaction().unwrap();
-    open.execute(
-        "UPDATE subscription SET counts = '{\"n\": 3}', source_offset = 5",
-        &[],
-    )
-    .unwrap();
-    std::thread::scope(|scope| {
-        let ours = scope.spawn(|| {
-            let mut ours = Ours::new(&pond);
-            let outcomes = ours.apply(&[(4, ONE), (5, ONE), (6, ONE)]);
-            (outcomes, ours.recorder.folds_cut.get())
-        });
-        std::thread::sleep(OVERLAP);
-        assert!(!ours.is_finished(), "it waits for the row");
-        open.commit().unwrap();
-        let (outcomes, folds_cut) = ours.join().unwrap();
-        assert_eq!(applied(&outcomes), [false, false, true], "{outcomes:?}");
-        assert_eq!(folds_cut, 1);
-    });
+    let update = "UPDATE subscription SET counts = '{\"n\": 3}', source_offset = 5";
+    let (outcomes, ours) = apply_behind(&pond, update, &[(4, ONE), (5, ONE), (6, ONE)]);
+    assert_eq!(applied(&outcomes), [false, false, true], "{outcomes:?}");
+    assert_eq!(ours.recorder.folds_cut.get(), 1);
     assert_eq!(row(&pond), ("{}".into(), r#"{"n": 4}"#.into(), 6));
 }
 

@@ -18,9 +18,6 @@ const DECIDED_BY: Duration = Duration::from_secs(5);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Why a request is not done.
-type Refusal = Box<Response>;
-
 /// With the paths of the rules.
 #[must_use]
 pub fn routes(routes: Routes, gate: &Gate, rules: &Arc<Rules>) -> Routes {
@@ -30,17 +27,17 @@ pub fn routes(routes: Routes, gate: &Gate, rules: &Arc<Rules>) -> Routes {
     routes
         .with(Method::GET, path, move |_| list(&to_list))
         .with(Method::POST, path, move |request| {
-            let admitted = may_add.admit(request).map_err(Box::new);
+            let admitted = may_add.admit(request);
             answer(admitted.and_then(|()| add(&to_add, request)))
         })
         .with(Method::DELETE, path, move |request| {
-            let admitted = may_remove.admit(request).map_err(Box::new);
+            let admitted = may_remove.admit(request);
             answer(admitted.and_then(|()| remove(&to_remove, request)))
         })
 }
 
-fn answer(answer: Result<Response, Refusal>) -> Response {
-    answer.unwrap_or_else(|refused| *refused)
+fn answer(answer: Result<Response, Response>) -> Response {
+    answer.unwrap_or_else(|refused| refused)
 }
 
 fn list(rules: &Rules) -> Response {
@@ -53,7 +50,7 @@ fn list(rules: &Rules) -> Response {
     Response::json(StatusCode::OK, &shown)
 }
 
-fn add(rules: &Rules, request: &Request) -> Result<Response, Refusal> {
+fn add(rules: &Rules, request: &Request) -> Result<Response, Response> {
     let asked: Asked = serde_json::from_slice(request.body())
         .map_err(|error| bad(format_args!("the body is no rule: {error}")))?;
     let now = now();
@@ -72,7 +69,7 @@ fn add(rules: &Rules, request: &Request) -> Result<Response, Refusal> {
     }))
 }
 
-fn remove(rules: &Rules, request: &Request) -> Result<Response, Refusal> {
+fn remove(rules: &Rules, request: &Request) -> Result<Response, Response> {
     let query = request.query().unwrap_or_default();
     let id = parameter(query, "id").ok_or_else(|| bad("say which: ?id=…&author=…"))?;
     let id = RuleId::parse(&id).ok_or_else(|| bad(format_args!("id {id:?} is no UUID")))?;
@@ -130,7 +127,7 @@ fn checked(asked: &Asked, now: Timestamp) -> Result<Rule, String> {
 }
 
 /// Has a rule written, and waits until the broker has it.
-fn write(rules: &Rules, rule: Rule) -> Result<(), Refusal> {
+fn write(rules: &Rules, rule: Rule) -> Result<(), Response> {
     let (answer, answered) = crossbeam_channel::bounded(1);
     rules.order(Order::Write(rule, answer));
     match answered.recv_timeout(DECIDED_BY) {
@@ -140,7 +137,7 @@ fn write(rules: &Rules, rule: Rule) -> Result<(), Refusal> {
     }
 }
 
-fn unwritten(why: &str) -> Refusal {
+fn unwritten(why: &str) -> Response {
     refused(
         StatusCode::SERVICE_UNAVAILABLE,
         format_args!(
@@ -167,17 +164,17 @@ fn decided(rules: &Rules, id: RuleId, is_so: impl Fn(&Table) -> bool) -> Respons
         let shown = table.find(id);
         return match shown.map(|entry| Shown::of(entry, clock::timestamp())) {
             Some(shown) => Response::json(status, &shown),
-            None => *unwritten("it was not read back in time"),
+            None => unwritten("it was not read back in time"),
         };
     }
 }
 
-fn bad(why: impl std::fmt::Display) -> Refusal {
+fn bad(why: impl std::fmt::Display) -> Response {
     refused(StatusCode::BAD_REQUEST, why)
 }
 
-fn refused(status: StatusCode, why: impl std::fmt::Display) -> Refusal {
-    Box::new(Response::text(status, why))
+fn refused(status: StatusCode, why: impl std::fmt::Display) -> Response {
+    Response::text(status, why)
 }
 
 /// Now, in whole milliseconds, as Kafka's timestamps are.

@@ -12,7 +12,7 @@ mod keeper;
 mod writer;
 
 use super::RunError;
-use super::end::remaining;
+use super::end::has_ended_by;
 use crate::config::Config;
 use crate::config::checked::{Kafka, PartitionBy};
 use crate::observe::Registry;
@@ -30,8 +30,6 @@ use std::time::{Duration, Instant};
 const FIRST_READ: Duration = Duration::from_secs(10);
 /// Before the topic is opened again after an error.
 const OPEN_AGAIN: Duration = Duration::from_millis(500);
-/// Between two looks at the thread while it is waited for.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// The rules of a process: what its threads meet at.
 pub fn rules(sink: SinkKind) -> Arc<Rules> {
@@ -87,10 +85,7 @@ impl RulesThread {
     pub fn stop(self, deadline: Instant) {
         self.stop.store(true, Ordering::Release);
         let Some(thread) = self.thread else { return };
-        while !thread.is_finished() && !remaining(deadline).is_zero() {
-            std::thread::sleep(LOOK);
-        }
-        if thread.is_finished() && thread.join().is_err() {
+        if has_ended_by(&thread, deadline) && thread.join().is_err() {
             tracing::error!("the thread that keeps the rules topic has panicked");
         }
     }

@@ -1,6 +1,6 @@
 //! The same for updates that link: children stay counted, and a link is made once.
 
-use super::{APP, ONE, OVERLAP, Ours, one_shard, reasons};
+use super::{APP, ONE, Ours, apply_behind, one_shard, reasons};
 use crate::pond::Pond;
 use millpond::dead::Reason;
 use millpond::worker::fold::Outcome;
@@ -39,25 +39,16 @@ fn children(first: i32, second: i32) -> Vec<(String, i32)> {
 fn a_late_writer_that_links_the_row_in_the_middle_of_a_relink_is_counted_once() {
     let pond = one_shard("late-link");
     Ours::new(&pond).apply(&[(3, ONE)]);
-    let mut late = pond.shard(0);
-    let mut open = late.transaction().unwrap();
-    open.batch_execute(&format!(
+    let late = format!(
         "UPDATE subscription SET parent_id = '{FIRST}', counts = '{{\"n\": 2}}', source_offset = 5;
          INSERT INTO parent VALUES ('{APP}', '{FIRST}', 1)"
-    ))
-    .unwrap();
-    std::thread::scope(|scope| {
-        let ours =
-            scope.spawn(|| Ours::new(&pond).apply(&[(5, &link_to(FIRST)), (6, &link_to(SECOND))]));
-        std::thread::sleep(OVERLAP);
-        assert!(!ours.is_finished(), "it waits for the row");
-        open.commit().unwrap();
-        let outcomes = ours.join().unwrap();
-        assert!(
-            matches!(outcomes[..], [Outcome::Replayed, Outcome::Applied]),
-            "{outcomes:?}"
-        );
-    });
+    );
+    let updates = [(5, &*link_to(FIRST)), (6, &*link_to(SECOND))];
+    let (outcomes, _) = apply_behind(&pond, &late, &updates);
+    assert!(
+        matches!(outcomes[..], [Outcome::Replayed, Outcome::Applied]),
+        "{outcomes:?}"
+    );
     assert_eq!(
         state(&pond),
         (Some(SECOND.to_owned()), "3".to_owned(), children(0, 1))
