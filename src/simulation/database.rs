@@ -68,12 +68,14 @@ pub enum Statement {
     Refuse(Box<Refusal>),
     /// Updates refused before.
     Remembered(Partition, Vec<Position>),
-    /// First in a transaction: rows, made where they are missing.
-    LockRows(Vec<RowKey>),
+    /// First in a transaction: rows, and whether they are made where they are missing.
+    LockRows(Vec<RowKey>, bool),
     /// In a transaction: parents' counts.
     LockParents(Vec<RowKey>),
-    /// The transaction's end, with what is added to counts and what was refused.
-    Commit(Vec<(RowKey, i32)>, Vec<Refusal>),
+    /// In a transaction: what is added to counts, unless more than these would be there.
+    ChangeChildren(Vec<(RowKey, i32)>, i32),
+    /// The transaction's end, with what was refused.
+    Commit(Vec<Refusal>),
     /// The transaction's end without effect.
     RollBack,
     /// Parents whose counts nobody holds locked.
@@ -160,7 +162,7 @@ impl Statement {
     pub fn written(&self) -> impl Iterator<Item = RowKey> + '_ {
         let (writes, locked, refusal) = match self {
             Self::Update(writes) | Self::Insert(writes) => (writes.as_slice(), &[][..], None),
-            Self::LockRows(keys) => (&[][..], keys.as_slice(), None),
+            Self::LockRows(keys, _) => (&[][..], keys.as_slice(), None),
             Self::Refuse(refusal) => (&[][..], &[][..], Some(refusal.key)),
             _ => (&[][..], &[][..], None),
         };

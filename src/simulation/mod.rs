@@ -4,7 +4,7 @@
 //!
 //! - [`world`]: what all share; the kinds of events
 //! - [`topic`], [`group`], [`member`]: Kafka, from the logs to what a poller sees
-//! - [`database`], [`transaction`], [`session`]: shards, from rows and links to what a worker sees
+//! - [`database`], [`transaction`], [`server`], [`session`]: shards, from rows and links to what a worker sees
 //! - [`process`]: one life of the program; [`lookups`]: its look-up threads; [`resize`]: other numbers of workers; [`rules`]: the
 //!   rules topic and who keeps it
 //! - [`truth`]: what should be
@@ -20,6 +20,7 @@ mod process;
 mod resize;
 mod rules;
 mod schedule;
+mod server;
 mod session;
 mod topic;
 mod transaction;

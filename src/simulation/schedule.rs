@@ -252,7 +252,7 @@ impl Run {
             return database.locked_parents.clear();
         }
         let mut parents: Vec<_> = database.parents.keys().copied().collect();
-        parents.retain(|parent| self.chance.once_in(2) && !database.holds_parent(*parent));
+        parents.retain(|parent| !self.chance.once_in(4) && !database.holds_parent(*parent));
         database.locked_parents.extend(parents);
     }
 

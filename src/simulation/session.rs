@@ -2,9 +2,7 @@
 //! sent may take effect when its sender has long given up.
 
 use super::database::{Reply, RowWrite, Sent, SqlState, Statement};
-use super::transaction::Links;
-use super::world::{Met, Shared, World};
-use crate::dead::Reason;
+use super::world::{Met, Shared};
 use crate::ids::{Partition, Position, RowKey, ShardIndex};
 use crate::sink::shard::{Linked, Refusal, Remembered, ShardSession, SinkError, WriteBatch};
 use crate::sink::sqlstate::Verdict;
@@ -113,6 +111,15 @@ impl<'t> Session<'t> {
         }
     }
 
+    /// Its worker decides about links now, by the limit of this moment.
+    fn decides(&self) {
+        let world = &mut *self.world.borrow_mut();
+        let (shard, limit) = (self.shard.0, world.truth.children_max());
+        if let Some(open) = self.transaction {
+            world.databases[shard].decides(open, limit);
+        }
+    }
+
     /// The connection is gone. Its transaction stays open until the server notices.
     fn lose_connection(&mut self) {
         self.connected = false;
@@ -128,7 +135,7 @@ impl<'t> Session<'t> {
     fn send(&mut self, statement: Statement) -> Result<Reply, SinkError> {
         self.connect()?;
         let at = self.shard.0;
-        if let Statement::LockRows(_) = statement {
+        if let Statement::LockRows(..) = statement {
             assert!(self.transaction.is_none(), "a transaction within another");
             self.transaction = Some(self.world.borrow_mut().databases[at].begin());
         }
@@ -234,113 +241,6 @@ impl<'t> Session<'t> {
     }
 }
 
-impl World {
-    /// Whether a statement at a shard is not done yet.
-    fn takes_its_time(&mut self, shard: usize) -> bool {
-        if self.databases[shard].slow && !self.chance.once_in(4) {
-            self.meet(Met::SlowShard);
-            return true;
-        }
-        self.chance.once_in(3)
-    }
-
-    /// Nothing is written at or beyond what the owners of its partition have promised, however late it is written.
-    fn check_ceilings(&self, statement: &Statement) {
-        for (key, position) in statement.positions() {
-            let partition = self.topic.partition_of(key.app);
-            let ceiling = self.group.notes[partition].map_or(i64::MIN, |note| note.ceiling);
-            assert!(
-                position.offset < ceiling,
-                "offset {} of partition {partition} is written, the ceiling is {ceiling}",
-                position.offset
-            );
-        }
-    }
-
-    /// Executes a statement of a member, or of one whose connection is gone.
-    pub fn execute(
-        &mut self,
-        shard: usize,
-        member: Option<usize>,
-        sent: &Sent,
-    ) -> Result<Reply, SqlState> {
-        let written = self.databases[shard].written_by(sent);
-        let owner = |key: &RowKey| self.group.owner[self.topic.partition_of(key.app)];
-        if member.is_some() && written.iter().any(|key| owner(key) != member) {
-            self.meet(match sent.transaction {
-                Some(_) => Met::ZombieLink,
-                None => Met::ZombieWrite,
-            });
-        }
-        self.check_ceilings(&sent.statement);
-        self.tell(|| format!("shard {shard} executes for {member:?}: {sent:?}"));
-        let table_locked = self.databases[shard].table_locked;
-        let result = self.databases[shard].execute(sent, &mut self.truth);
-        match (&result, &sent.statement) {
-            (Ok(Reply::Committed(links)), _) => self.meet_links(*links),
-            (Err("23514"), Statement::Commit(..)) => self.meet(Met::DeferredError),
-            (Err(_), Statement::Update(_)) if sent.transaction.is_some() => {
-                self.meet(Met::LinkDataError);
-            }
-            (Err("55P03"), Statement::LockParents(_)) => self.meet(Met::LockedParent),
-            (Err("55P03"), _) if table_locked => self.meet(Met::LockedTable),
-            (Err("55P03"), _) => self.meet(Met::LockedRow),
-            (Ok(Reply::Written(rows)), Statement::Update(writes))
-                if *rows < writes.len() as u64 =>
-            {
-                self.meet(Met::HeldByFence);
-            }
-            (Ok(Reply::Written(rows)), Statement::Insert(writes))
-                if *rows < writes.len() as u64 =>
-            {
-                self.meet(Met::RowThere);
-            }
-            (Ok(Reply::Moved(true)), _) => self.meet(Met::Refused),
-            (Ok(Reply::Refusals(found)), _) if !found.is_empty() => {
-                let of_link = |refusal: &Remembered| refusal.reason == Reason::LinkLimit;
-                self.meet(match found.iter().any(of_link) {
-                    true => Met::LinkRemembered,
-                    false => Met::Remembered,
-                });
-            }
-            _ => {}
-        }
-        result
-    }
-
-    fn meet_links(&mut self, links: Links) {
-        for (count, what) in [
-            (links.linked, Met::Linked),
-            (links.moved, Met::LinkMoved),
-            (links.unlinked, Met::Unlinked),
-            (links.refused, Met::LinkRefused),
-        ] {
-            (0..count).for_each(|_| self.meet(what));
-        }
-    }
-
-    /// A statement stays when its connection is gone. It may still take effect; of a transaction only the end may.
-    fn leave_behind(&mut self, shard: usize, mut sent: Sent) {
-        let calm = self.chance.calm;
-        let database = &mut self.databases[shard];
-        if let Some(transaction) = sent.transaction {
-            if calm {
-                return database.abort(transaction);
-            }
-            let mut late = database.late.iter();
-            if !database.transactions.contains_key(&transaction)
-                || late.any(|late| late.transaction == sent.transaction)
-            {
-                return;
-            }
-            if !matches!(sent.statement, Statement::Commit(..)) {
-                sent.statement = Statement::RollBack;
-            }
-        }
-        database.late.push(sent);
-    }
-}
-
 fn broken() -> SinkError {
     SinkError {
         verdict: Verdict::Reconnect,
@@ -428,8 +328,7 @@ impl ShardSession for Session<'_> {
         keys: &[RowKey],
         makes_missing: bool,
     ) -> Result<Vec<Option<Linked>>, SinkError> {
-        assert!(makes_missing, "processes here make what is missing");
-        match self.call(Statement::LockRows(keys.to_vec()))? {
+        match self.call(Statement::LockRows(keys.to_vec(), makes_missing))? {
             Reply::Rows(rows) => Ok(rows),
             other => unreachable!("{other:?}"),
         }
@@ -441,22 +340,23 @@ impl ShardSession for Session<'_> {
         }
         match self.call(Statement::LockParents(parents.to_vec()))? {
             Reply::Children(children) => {
-                let world = &mut *self.world.borrow_mut();
-                let open = self.transaction.expect("it is open");
-                world.databases[self.shard.0].decides(open, world.truth.children_max());
+                self.decides();
                 Ok(children)
             }
             other => unreachable!("{other:?}"),
         }
     }
 
-    fn commit_links(
-        &mut self,
-        changes: &[(RowKey, i32)],
-        refused: &[Refusal],
-    ) -> Result<(), SinkError> {
-        let commit = Statement::Commit(changes.to_vec(), refused.to_vec());
-        match self.call(commit)? {
+    fn change_children(&mut self, changes: &[(RowKey, i32)], most: i32) -> Result<u64, SinkError> {
+        self.decides();
+        match self.call(Statement::ChangeChildren(changes.to_vec(), most))? {
+            Reply::Written(parents) => Ok(parents),
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    fn commit_links(&mut self, refused: &[Refusal]) -> Result<(), SinkError> {
+        match self.call(Statement::Commit(refused.to_vec()))? {
             Reply::Committed(_) => self.transaction = None,
             other => unreachable!("{other:?}"),
         }

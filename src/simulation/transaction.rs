@@ -29,8 +29,10 @@ pub struct Transaction {
     pub rows: BTreeMap<RowKey, Stored>,
     /// Updates that take effect with it.
     applied: Vec<usize>,
-    /// The limit when its worker heard how many children there are.
-    children_max: i32,
+    /// The limit when its worker decided.
+    children_max: Option<i32>,
+    /// What it adds to parents' counts.
+    changes: Vec<(RowKey, i32)>,
     /// A constraint that is checked at the commit doesn't hold.
     broken_constraint: Option<SqlState>,
 }
@@ -107,7 +109,15 @@ impl Database {
     /// Whether a statement waits for another one's transaction. What it locks, it locks one after the other, and keeps meanwhile.
     pub fn must_wait(&mut self, sent: &Sent) -> bool {
         let wanted: Vec<Lock> = match (&sent.statement, sent.transaction) {
-            (Statement::LockRows(keys), _) => keys.iter().copied().map(Lock::Row).collect(),
+            (Statement::LockRows(keys, makes), _) => {
+                // What another one is just making is not seen, so not waited for.
+                let seen = |key: &&RowKey| *makes || self.rows.contains_key(key);
+                keys.iter().filter(seen).copied().map(Lock::Row).collect()
+            }
+            (Statement::ChangeChildren(changes, _), _) => {
+                let parents = changes.iter().map(|(parent, _)| *parent);
+                parents.map(Lock::Parent).collect()
+            }
             (Statement::LockParents(keys), _) => keys.iter().copied().map(Lock::Parent).collect(),
             (Statement::Update(writes), None) => {
                 // What the fence holds back is not waited for.
@@ -156,10 +166,11 @@ impl Database {
     ) -> Result<Reply, SqlState> {
         self.open(own);
         let result = match statement {
-            Statement::LockRows(keys) => self.lock_rows(own, keys),
+            Statement::LockRows(keys, makes) => self.lock_rows(own, keys, *makes),
             Statement::LockParents(keys) => self.lock_parents(own, keys),
             Statement::Update(writes) => self.update_locked(own, writes),
-            Statement::Commit(changes, refused) => self.commit(own, changes, refused, truth),
+            Statement::ChangeChildren(changes, most) => self.change_children(own, changes, *most),
+            Statement::Commit(refused) => self.commit(own, refused, truth),
             Statement::Remembered(..) => self.execute_alone(statement, truth),
             other => unreachable!("not in a transaction: {other:?}"),
         };
@@ -169,8 +180,8 @@ impl Database {
         result
     }
 
-    fn lock_rows(&mut self, own: u64, keys: &[RowKey]) -> Result<Reply, SqlState> {
-        if self.strict {
+    fn lock_rows(&mut self, own: u64, keys: &[RowKey], makes: bool) -> Result<Reply, SqlState> {
+        if self.strict && makes {
             // Constraints are checked on what is proposed, even where the row is there.
             return Err(super::database::NOT_NULL);
         }
@@ -179,6 +190,10 @@ impl Database {
         }
         let mut found = Vec::with_capacity(keys.len());
         for key in keys {
+            if !makes && !self.rows.contains_key(key) {
+                found.push(None);
+                continue;
+            }
             let made = Stored {
                 fence: Some(Position {
                     incarnation: INCARNATION,
@@ -206,9 +221,29 @@ impl Database {
         Ok(Reply::Children(counts.collect()))
     }
 
-    /// A transaction's worker is about to hear how many children there are, and decides at once.
+    fn change_children(
+        &mut self,
+        own: u64,
+        changes: &[(RowKey, i32)],
+        most: i32,
+    ) -> Result<Reply, SqlState> {
+        let mut parents = changes.iter().map(|(parent, _)| parent);
+        if parents.any(|parent| self.locked_parents.contains(parent)) {
+            return Err("55P03");
+        }
+        assert!(!self.open(own).rows.is_empty(), "parents before rows");
+        let has_room =
+            |(parent, by): &&(RowKey, i32)| *by <= 0 || self.children(*parent) + by <= most;
+        let changed: Vec<(RowKey, i32)> = changes.iter().filter(has_room).copied().collect();
+        let written = changed.len() as u64;
+        self.open(own).changes.extend(changed);
+        Ok(Reply::Written(written))
+    }
+
+    /// A transaction's worker decides about its links now, unless it has already.
     pub fn decides(&mut self, transaction: u64, children_max: i32) {
-        self.open(transaction).children_max = children_max;
+        let transaction = self.open(transaction);
+        transaction.children_max.get_or_insert(children_max);
     }
 
     fn children(&self, parent: RowKey) -> i32 {
@@ -241,7 +276,6 @@ impl Database {
     fn commit(
         &mut self,
         own: u64,
-        changes: &[(RowKey, i32)],
         refused: &[Refusal],
         truth: &mut Truth,
     ) -> Result<Reply, SqlState> {
@@ -267,7 +301,7 @@ impl Database {
                 self.parents.entry(*parent).or_default();
             }
         }
-        for (parent, change) in changes {
+        for (parent, change) in &transaction.changes {
             assert!(
                 transaction.locks.contains(&Lock::Parent(*parent)),
                 "the children of {parent:?} are counted without its lock"
@@ -275,7 +309,7 @@ impl Database {
             let children = self.parents.get_mut(parent).expect("it was locked");
             *children += change;
             assert!(
-                *change < 0 || *children <= transaction.children_max,
+                *change < 0 || Some(*children) <= transaction.children_max,
                 "{parent:?} has {children} children, over the limit"
             );
         }
@@ -302,7 +336,7 @@ impl Database {
         others.retain(|other| !truth.fates[*other].link_refused);
         let others = i32::try_from(others.len()).expect("few");
         assert!(
-            self.children(parent) + others >= transaction.children_max,
+            Some(self.children(parent) + others) >= transaction.children_max,
             "the link of update {number} is refused, though there is room"
         );
         self.remember(refusal);

@@ -94,6 +94,10 @@ met! {
     Unlinked,
     /// A link was over the limit.
     LinkRefused,
+    /// A row that is to be linked had to be made first.
+    LinkedRowMissing,
+    /// A parent had no room for all, so its children were counted first.
+    NoRoom,
     /// A link that was refused before was remembered.
     LinkRemembered,
     /// A parent's count was locked by somebody.

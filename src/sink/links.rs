@@ -109,38 +109,40 @@ pub(super) fn lock_parents(
     Ok(children)
 }
 
-pub(super) fn commit(
+pub(super) fn change_children(
     connection: &mut ShardConnection,
     changes: &[(RowKey, i32)],
-    refused: &[Refusal],
-) -> Result<(), SinkError> {
-    const COMMIT: &str = "COMMIT";
-    if !changes.is_empty() {
-        change_children(connection, changes)?;
-    }
-    if !refused.is_empty() {
-        remember(connection, refused)?;
-    }
-    connection.run(COMMIT, |client| client.batch_execute(COMMIT))?;
-    connection.in_transaction = false;
-    Ok(())
-}
-
-fn change_children(
-    connection: &mut ShardConnection,
-    changes: &[(RowKey, i32)],
-) -> Result<(), SinkError> {
-    const SQL: &str = "UPDATE parent AS p SET children = p.children + e.change \
-         FROM unnest($1::uuid[], $2::uuid[], $3::int4[]) AS e(key_0, key_1, change) \
-         WHERE p.app_id = e.key_0 AND p.parent_id = e.key_1";
+    most: i32,
+) -> Result<u64, SinkError> {
+    const SQL: &str = "INSERT INTO parent AS p (app_id, parent_id, children) SELECT e.key_0, e.key_1, e.change \
+         FROM unnest($1::uuid[], $2::uuid[], $3::int4[]) WITH ORDINALITY AS e(key_0, key_1, change, number) \
+         WHERE e.change <= $4 ORDER BY e.number \
+         ON CONFLICT (app_id, parent_id) DO UPDATE SET children = p.children + excluded.children \
+         WHERE excluded.children <= 0 OR p.children + excluded.children <= $4";
     let parents: Vec<RowKey> = changes.iter().map(|(parent, _)| *parent).collect();
     let (apps, subscriptions) = key_params(&parents);
     let mut by = ArrayParam::of(Type::INT4);
     changes.iter().for_each(|(_, change)| by.push_i32(*change));
     let [app, subscription] = typed_keys(&apps, &subscriptions);
-    connection.run(SQL, |client| {
-        client.query_typed(SQL, &[app, subscription, (&by, Type::INT4_ARRAY)])
-    })?;
+    let params = [
+        app,
+        subscription,
+        (&by, Type::INT4_ARRAY),
+        (&most, Type::INT4),
+    ];
+    connection.run(SQL, |client| client.execute_typed(SQL, &params))
+}
+
+pub(super) fn commit(
+    connection: &mut ShardConnection,
+    refused: &[Refusal],
+) -> Result<(), SinkError> {
+    const COMMIT: &str = "COMMIT";
+    if !refused.is_empty() {
+        remember(connection, refused)?;
+    }
+    connection.run(COMMIT, |client| client.batch_execute(COMMIT))?;
+    connection.in_transaction = false;
     Ok(())
 }
 

@@ -136,12 +136,12 @@ pub trait ShardSession {
     /// each has.
     fn lock_parents(&mut self, parents: &[RowKey]) -> Result<Vec<i32>, SinkError>;
 
-    /// Ends the transaction: changes the parents' counts, remembers refused links, and commits.
-    fn commit_links(
-        &mut self,
-        changes: &[(RowKey, i32)],
-        refused: &[Refusal],
-    ) -> Result<(), SinkError>;
+    /// In the transaction: adds to the counts of these parents, which are in the order of their keys, and makes those that are
+    /// missing. A parent that would gain children and have more than `most` is left as it is. How many were changed.
+    fn change_children(&mut self, changes: &[(RowKey, i32)], most: i32) -> Result<u64, SinkError>;
+
+    /// Ends the transaction: remembers refused links, and commits.
+    fn commit_links(&mut self, refused: &[Refusal]) -> Result<(), SinkError>;
 
     /// Ends the transaction, if there is one, without effect.
     fn roll_back(&mut self);
@@ -367,12 +367,12 @@ impl ShardSession for ShardConnection {
         links::lock_parents(self, parents)
     }
 
-    fn commit_links(
-        &mut self,
-        changes: &[(RowKey, i32)],
-        refused: &[Refusal],
-    ) -> Result<(), SinkError> {
-        links::commit(self, changes, refused)
+    fn change_children(&mut self, changes: &[(RowKey, i32)], most: i32) -> Result<u64, SinkError> {
+        links::change_children(self, changes, most)
+    }
+
+    fn commit_links(&mut self, refused: &[Refusal]) -> Result<(), SinkError> {
+        links::commit(self, refused)
     }
 
     fn roll_back(&mut self) {

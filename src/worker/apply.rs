@@ -35,7 +35,9 @@ pub struct Applier<S = ShardConnection> {
     pub(super) encoder: Encoder,
     pub(super) on_missing_row: OnMissingRow,
     /// Whether the last batches mostly made rows: then rows are made first and updated after.
-    makes_rows: bool,
+    pub(super) makes_rows: bool,
+    /// Whether the last links found a parent without room: then children are counted before links are decided.
+    pub(super) counts_first: bool,
     rates: Arc<WriteRates>,
     pub(super) tunables: Arc<Tunables>,
     /// For each row of the last linking part.
@@ -79,6 +81,7 @@ impl<S: ShardSession> Applier<S> {
             encoder: Encoder::new(shape),
             on_missing_row,
             makes_rows: false,
+            counts_first: false,
             rates: shared.rates.clone(),
             tunables: shared.tunables.clone(),
             awaited: AwaitedParents::new(),

@@ -2,7 +2,7 @@
 
 use super::super::fold::{Fold, Folds};
 use crate::ids::{Partition, Position, RowKey};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A row that is to be written, with its parent before.
 #[derive(Clone, Debug)]
@@ -16,8 +16,10 @@ pub struct Child {
 /// What comes of a batch's links.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Decision {
-    /// What is added to the children of each parent that gains or loses some.
+    /// What is added to the children of each parent that gains or loses some, in the order of their keys.
     pub changes: Vec<(RowKey, i32)>,
+    /// Some parent gains children and loses others, so that it has more in between than before and after.
+    pub turns: bool,
     /// The messages whose link is over the limit, with the parent that has no room, as numbers into `Folds::messages`.
     pub refused: Vec<(usize, RowKey)>,
 }
@@ -38,14 +40,14 @@ pub fn parents(folds: &Folds<'_>, children: &[Child]) -> Vec<RowKey> {
     parents
 }
 
-/// Decides link by link, in the order of partition and position. `counts` has the children of all [`parents`].
+/// Decides link by link, in the order of partition and position. `counts` has the children of all [`parents`], of which a parent
+/// may have `most`. Without counts and with as many as there can be, it tells what changes where there is room.
 pub fn decide(
     folds: &Folds<'_>,
     children: &[Child],
     counts: &BTreeMap<RowKey, i32>,
-    limit: Option<u32>,
+    most: i32,
 ) -> Decision {
-    let limit = limit.map_or(i32::MAX, |limit| i32::try_from(limit).unwrap_or(i32::MAX));
     let mut links: Vec<(Partition, Position, usize, usize)> = Vec::with_capacity(children.len());
     for (index, child) in children.iter().enumerate() {
         links.extend(folds.linking(&child.fold).map(|at| {
@@ -56,6 +58,7 @@ pub fn decide(
     links.sort_unstable();
     let mut current: Vec<Option<RowKey>> = children.iter().map(|child| child.parent).collect();
     let mut after = counts.clone();
+    let (mut gain, mut lose) = (BTreeSet::new(), BTreeSet::new());
     let mut refused = Vec::new();
     for (_, _, index, at) in links {
         let wanted = wanted(folds, at);
@@ -64,13 +67,15 @@ pub fn decide(
         }
         if let Some(parent) = wanted {
             let count = after.entry(parent).or_default();
-            if *count >= limit {
+            if *count >= most {
                 refused.push((at, parent));
                 continue;
             }
             *count += 1;
+            gain.insert(parent);
         }
         if let Some(parent) = current[index] {
+            lose.insert(parent);
             *after.entry(parent).or_default() -= 1;
         }
         current[index] = wanted;
@@ -80,7 +85,11 @@ pub fn decide(
         .map(|(parent, count)| (parent, count - counts.get(&parent).copied().unwrap_or(0)))
         .filter(|(_, change)| *change != 0)
         .collect();
-    Decision { changes, refused }
+    Decision {
+        changes,
+        turns: !gain.is_disjoint(&lose),
+        refused,
+    }
 }
 
 /// The row that a linking message links to; `None` if it unlinks.
@@ -151,10 +160,10 @@ mod tests {
         ]);
         let children = children(&folds, &BTreeMap::new());
         let counts = BTreeMap::from([(row(100), 1)]);
-        let decision = decide(&folds, &children, &counts, Some(3));
+        let decision = decide(&folds, &children, &counts, 3);
         assert_eq!(decision.changes, [(row(100), 2)]);
         assert_eq!(decision.refused, [(2, row(100)), (3, row(100))]);
-        let unlimited = decide(&folds, &children, &counts, None);
+        let unlimited = decide(&folds, &children, &counts, i32::MAX);
         assert_eq!(unlimited.changes, [(row(100), 4)]);
     }
 
@@ -163,8 +172,9 @@ mod tests {
         let folds = folds(&[(2, Some(100)), (1, None), (3, Some(100)), (3, Some(101))]);
         let children = children(&folds, &BTreeMap::from([(1, 100)]));
         let counts = BTreeMap::from([(row(100), 1), (row(101), 0)]);
-        let decision = decide(&folds, &children, &counts, Some(1));
+        let decision = decide(&folds, &children, &counts, 1);
         assert_eq!(decision.refused, [(0, row(100))]);
+        assert!(decision.turns, "one leaves the parent, another one comes");
         assert_eq!(decision.changes, [(row(100), -1), (row(101), 1)]);
     }
 
@@ -173,10 +183,7 @@ mod tests {
         let folds = folds(&[(1, Some(100)), (1, Some(100))]);
         let children = children(&folds, &BTreeMap::from([(1, 100)]));
         let counts = BTreeMap::from([(row(100), 1)]);
-        assert_eq!(
-            decide(&folds, &children, &counts, Some(1)),
-            Decision::default()
-        );
+        assert_eq!(decide(&folds, &children, &counts, 1), Decision::default());
     }
 
     proptest! {
@@ -185,7 +192,7 @@ mod tests {
         fn counts_follow_the_rows(
             before in proptest::collection::btree_map(0_u8..12, 100_u8..104, 0..12),
             links in proptest::collection::vec((0_u8..12, proptest::option::of(100_u8..104)), 1..40),
-            limit in 1_u32..6,
+            limit in 1_i32..6,
         ) {
             let folds = folds(&links);
             let children = children(&folds, &before);
@@ -193,7 +200,7 @@ mod tests {
             let counts: BTreeMap<RowKey, i32> = (100..104)
                 .map(|parent| (row(parent), i32::try_from(count(&before, parent)).expect("few")))
                 .collect();
-            let decision = decide(&folds, &children, &counts, Some(limit));
+            let decision = decide(&folds, &children, &counts, limit);
             let mut rows = before.clone();
             for (number, (child, parent)) in links.iter().enumerate() {
                 if decision.refused.iter().any(|(at, _)| *at == number) {
@@ -208,8 +215,28 @@ mod tests {
                 let change = decision.changes.iter().find(|(of, _)| *of == row(parent));
                 let after = counts[&row(parent)] + change.map_or(0, |(_, change)| *change);
                 prop_assert_eq!(after, i32::try_from(count(&rows, parent)).expect("few"));
-                let most = counts[&row(parent)].max(i32::try_from(limit).expect("few"));
+                let most = counts[&row(parent)].max(limit);
                 prop_assert!(after <= most);
+            }
+        }
+
+        /// Where no parent turns, what is decided without counts is what is decided with them, if all get in.
+        #[test]
+        fn room_for_what_is_added_is_room_for_each_link(
+            before in proptest::collection::btree_map(0_u8..12, 100_u8..104, 0..12),
+            links in proptest::collection::vec((0_u8..12, proptest::option::of(100_u8..104)), 1..20),
+            limit in 1_i32..9,
+        ) {
+            let folds = folds(&links);
+            let children = children(&folds, &before);
+            let count = |parent: u8| before.values().filter(|of| **of == parent).count();
+            let counts: BTreeMap<RowKey, i32> = (100..104)
+                .map(|parent| (row(parent), i32::try_from(count(parent)).expect("few")))
+                .collect();
+            let blind = decide(&folds, &children, &BTreeMap::new(), i32::MAX);
+            let has_room = |(parent, by): &(RowKey, i32)| *by <= 0 || counts[parent] + by <= limit;
+            if !blind.turns && blind.changes.iter().all(has_room) {
+                prop_assert_eq!(blind, decide(&folds, &children, &counts, limit));
             }
         }
     }

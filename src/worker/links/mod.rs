@@ -13,6 +13,7 @@ use crate::sink::shard::{Refusal, ShardSession, SinkError};
 use crate::sink::sqlstate::Verdict;
 use decide::{Child, Decision};
 use hashbrown::HashMap;
+use std::collections::BTreeMap;
 
 /// How a transaction ended that did not fail.
 enum Done {
@@ -20,6 +21,8 @@ enum Done {
     Written(usize),
     /// Nothing was written: the sums of this row's fold leave 64 bits, so its updates must be written one by one.
     Unfold(RowKey),
+    /// Nothing was written: a parent has no room for all, so the children must be counted first.
+    NoRoom,
 }
 
 /// The parents that rows of the last transactions were waiting for. Rows that are set aside since a parent is locked wait for it.
@@ -54,6 +57,11 @@ impl<S: ShardSession> Applier<S> {
                         self.write_unfolded(folds, single)?;
                     }
                 }
+                Ok(Done::NoRoom) => {
+                    self.give_back(open.len(), taken.as_ref());
+                    self.connection.roll_back();
+                    self.counts_first = true;
+                }
                 Err(error) => {
                     self.connection.roll_back();
                     return Err(error);
@@ -65,19 +73,8 @@ impl<S: ShardSession> Applier<S> {
 
     fn transact(&mut self, folds: &mut Folds<'_>, part: &[Fold]) -> Result<Done, SinkError> {
         let children = self.lock_rows(folds, part)?;
-        let parents = decide::parents(folds, &children);
         self.remember_awaited(folds, &children);
-        let counts = self.connection.lock_parents(&parents)?;
-        if fault::mutant("link-outside-its-lock") {
-            // What was read is used, but under other locks than it was read under.
-            self.connection.roll_back();
-            let makes_missing = self.on_missing_row == OnMissingRow::Insert;
-            self.connection.lock_rows(&keys_of(part), makes_missing)?;
-            self.connection.lock_parents(&parents)?;
-        }
-        let counts = parents.iter().copied().zip(counts).collect();
-        let limit = self.tunables.links_per_parent_max();
-        let decision = decide::decide(folds, &children, &counts, limit);
+        let (decision, is_settled) = self.decide(folds, part, &children)?;
         for message in &mut folds.messages {
             message.link_refused = false;
         }
@@ -95,15 +92,27 @@ impl<S: ShardSession> Applier<S> {
                 return Err(moved_under_lock(rows, written));
             }
         }
+        let limit = self.tunables.links_per_parent_max();
+        if !decision.changes.is_empty() {
+            let most = if is_settled { i32::MAX } else { most(limit) };
+            let changed = self.connection.change_children(&decision.changes, most)?;
+            let changes = decision.changes.len() as u64;
+            if changed < changes && is_settled {
+                return Err(moved_under_lock(changes, changed));
+            }
+            if changed < changes {
+                return Ok(Done::NoRoom);
+            }
+        }
         fault::crash_point("before-links");
         let refusals = refusals(folds, &decision, limit);
         let remembered: &[Refusal] = match fault::mutant("link-refused-not-remembered") {
             true => &[],
             false => &refusals,
         };
-        self.connection
-            .commit_links(&decision.changes, remembered)?;
+        self.connection.commit_links(remembered)?;
         fault::crash_point("after-links");
+        self.counts_first = !decision.refused.is_empty();
         self.recorder.statements.add(1);
         self.recorder.rows_written.add(open.len() as u64);
         self.has_also_written(decision.changes.len());
@@ -121,11 +130,39 @@ impl<S: ShardSession> Applier<S> {
         Ok(Done::Written(open.len()))
     }
 
-    /// Steps 1 and 2: what is left to write, with the parent that each row has.
+    /// Step 2, or what goes before step 4 where there is likely room for all: what changes, and whether that is settled.
+    fn decide(
+        &mut self,
+        folds: &Folds<'_>,
+        part: &[Fold],
+        children: &[Child],
+    ) -> Result<(Decision, bool), SinkError> {
+        let decision = decide::decide(folds, children, &BTreeMap::new(), i32::MAX);
+        if !decision.turns && (!self.counts_first || decision.changes.is_empty()) {
+            self.lock_anew_if_broken(part, &[])?;
+            return Ok((decision, false));
+        }
+        let parents = decide::parents(folds, children);
+        let counts = self.connection.lock_parents(&parents)?;
+        self.lock_anew_if_broken(part, &parents)?;
+        let counts = parents.iter().copied().zip(counts).collect();
+        let limit = self.tunables.links_per_parent_max();
+        let decision = decide::decide(folds, children, &counts, most(limit));
+        Ok((decision, true))
+    }
+
+    /// Step 1: what is left to write, with the parent that each row has.
     fn lock_rows(&mut self, folds: &mut Folds<'_>, part: &[Fold]) -> Result<Vec<Child>, SinkError> {
         let keys = keys_of(part);
-        let makes_missing = self.on_missing_row == OnMissingRow::Insert;
-        let rows = self.connection.lock_rows(&keys, makes_missing)?;
+        let makes_missing = self.makes_missing();
+        let mut rows = self
+            .connection
+            .lock_rows(&keys, makes_missing && self.makes_rows)?;
+        if makes_missing && !self.makes_rows && rows.iter().any(Option::is_none) {
+            // Locks are taken in the order of keys.
+            self.connection.roll_back();
+            rows = self.connection.lock_rows(&keys, true)?;
+        }
         let (mut children, mut replayed) = (Vec::with_capacity(part.len()), Vec::new());
         for (fold, row) in part.iter().zip(rows) {
             let Some(row) = row else {
@@ -146,6 +183,21 @@ impl<S: ShardSession> Applier<S> {
         Ok(children)
     }
 
+    /// For the tests of a broken build: what was read is used, but under other locks than it was read under.
+    fn lock_anew_if_broken(&mut self, part: &[Fold], parents: &[RowKey]) -> Result<(), SinkError> {
+        if fault::mutant("link-outside-its-lock") {
+            self.connection.roll_back();
+            let makes_missing = self.makes_missing();
+            self.connection.lock_rows(&keys_of(part), makes_missing)?;
+            self.connection.lock_parents(parents)?;
+        }
+        Ok(())
+    }
+
+    fn makes_missing(&self) -> bool {
+        self.on_missing_row == OnMissingRow::Insert
+    }
+
     fn remember_awaited(&mut self, folds: &Folds<'_>, children: &[Child]) {
         self.awaited.clear();
         for child in children {
@@ -153,6 +205,11 @@ impl<S: ShardSession> Applier<S> {
             self.awaited.insert(child.fold.key, parents);
         }
     }
+}
+
+/// Children that a parent may have.
+fn most(limit: Option<u32>) -> i32 {
+    limit.map_or(i32::MAX, |limit| i32::try_from(limit).unwrap_or(i32::MAX))
 }
 
 fn keys_of(part: &[Fold]) -> Vec<RowKey> {
