@@ -131,8 +131,8 @@ def fast(warmed, line, before, after, connections):
 def crowd(size, alone, process_alone, beside, process_beside, gathered):
     sockets = process_beside["sockets"] - process_alone["sockets"]
     # Those that have been cut are opened again at once.
-    if min(sockets, gathered["open_min"]) < 0.98 * size:
-        sys.exit(f"{sockets} more sockets in the server, {gathered['open_min']} open connections of {size}")
+    if min(sockets, gathered["open_mean"]) < 0.98 * size:
+        sys.exit(f"{sockets} more sockets in the server, {gathered['open_mean']} of {size} connections open")
     if gathered["failed"] > 0.01 * size:
         sys.exit(f"{gathered['failed']} connections failed")
     return {

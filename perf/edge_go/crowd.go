@@ -82,18 +82,19 @@ func gather(arguments []string) error {
 
 // watch looks at it until told to end.
 func (c *crowd) watch(told <-chan os.Signal) map[string]int64 {
-	lowest := c.open.Load()
+	var looks, open int64
 	for {
 		select {
 		case <-told:
 			// Accepted first: what is answered meanwhile counts as sent only.
 			accepted := c.accepted.Load()
 			return map[string]int64{
-				"open_min": lowest, "accepted": accepted, "sent": c.sent.Load(),
+				"open_mean": open / max(looks, 1), "accepted": accepted, "sent": c.sent.Load(),
 				"timed_out": c.timedOut.Load(), "closed": c.closed.Load(), "failed": c.failed.Load(),
 			}
 		case <-time.After(lookEvery):
-			lowest = min(lowest, c.open.Load())
+			looks++
+			open += c.open.Load()
 		}
 	}
 }
