@@ -4,6 +4,7 @@
 //! - `changes`: what changing the number of workers cost
 //! - `process`: what the kernel knows of this process
 //! - `metrics`: every metric with its name, unit and meaning
+//! - `delays`: one distribution, for tools that measure from outside
 //! - `summary`: the JSON line at the end of a run, and its histograms as a file
 //! - `admin`: the address with health and metrics
 //! - `hot`: the answer that says who is hot
@@ -13,6 +14,7 @@
 
 pub mod admin;
 pub mod changes;
+pub mod delays;
 pub mod gate;
 pub mod hot;
 pub mod log;
