@@ -65,7 +65,7 @@ const DOORS: &[(&[&str], &[&str])] = &[
     (&["openssl", "postgres_openssl"], &["src/sink"]),
     (&["postgres_protocol"], &["src/sink"]),
     (&["r2d2", "r2d2_postgres"], &["src/sink"]),
-    (&["http_body_util", "hyper"], &["src/http"]),
+    (&["http_body_util", "httparse", "hyper"], &["src/http"]),
     (&["prometheus_client"], &["src/observe"]),
     (&["tracing_subscriber"], &["src/observe"]),
     (&["hdrhistogram"], &["src/observe"]),

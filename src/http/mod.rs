@@ -6,8 +6,10 @@
 //! - `server`: accepts, bounds the connections, stops
 //! - `connection`: one client's socket, and the requests that come over it
 //! - `progress`: how far a request is, and its deadlines
+//! - `client`: the other side, for tools that send requests
 //! - `socket`: the connection as hyper sees it, and what drives hyper
 
+pub mod client;
 mod connection;
 mod message;
 mod progress;
