@@ -2,6 +2,7 @@
 //!
 //! - `recorder`: what is recorded, one writer per counter
 //! - `changes`: what changing the number of workers cost
+//! - `edge`: what the HTTP edge answered
 //! - `process`: what the kernel knows of this process
 //! - `metrics`: every metric with its name, unit and meaning
 //! - `delays`: one distribution, for tools that measure from outside
@@ -15,6 +16,7 @@
 pub mod admin;
 pub mod changes;
 pub mod delays;
+pub mod edge;
 pub mod gate;
 pub mod hot;
 pub mod log;
