@@ -147,13 +147,13 @@ impl Watcher {
         })
     }
 
-    /// Watches until `all_sent` answers `true` and the group has caught up, or so long after all was sent, or until `go_on`
-    /// answers `false`. `each` is told each second.
+    /// Watches until all is sent and the group has caught up, or so long after all was sent, or until `go_on` answers `false`.
+    /// `all_sent` tells the moment, once it is known; `each` is told each second.
     pub fn watch(
         mut self,
         source: Source<'_>,
         deadline: Duration,
-        all_sent: impl Fn() -> bool,
+        all_sent: impl Fn() -> Option<Instant>,
         go_on: impl Fn() -> bool,
         mut each: impl FnMut(&[Second]),
     ) -> Watched {
@@ -163,13 +163,10 @@ impl Watcher {
             sent: source.sent.get(),
         };
         let mut seconds = Vec::new();
-        let mut all_sent_at = None;
         loop {
             wait_until(mark.at + SECOND, &go_on);
-            // Noted before the look, which then sees all of it.
-            if all_sent_at.is_none() && all_sent() {
-                all_sent_at = Some(clock::now());
-            }
+            // Asked before the look, which then sees all of it.
+            let all_sent_at = all_sent();
             let (second, next) = self.look(source, started, &mark, all_sent_at.is_some());
             mark = next;
             let is_empty = second.queue_messages == Some(0);
@@ -217,12 +214,13 @@ impl Watcher {
             trouble: None,
         };
         let rows = self.rows_per_s(&mut second.trouble);
+        // The age that messages have now, not after the look.
+        let now_ms = clock::wall_ms();
         let lags = lag::look(&self.kafka, &self.admin, UNCOMMITTED, PATIENCE);
         let lags = lags.unwrap_or_else(|error| {
             second.trouble = Some(error.to_string());
             Vec::new()
         });
-        let now_ms = clock::wall_ms();
         let mut by_shard = lags.chunks(self.partitions_per_shard);
         for (shard, rows_per_s) in self.shards.iter().zip(rows) {
             let lags = by_shard.next().unwrap_or_default();

@@ -3,12 +3,14 @@
 
 use super::picture::picture;
 use crate::cli::print_data;
+use crate::clock;
 use crate::config::Config;
 use crate::load::watch::{Second, Source, Watched, Watcher};
 use crate::sync::{Ordering, SignalFlag};
 use anyhow::anyhow;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::Write;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ pub(super) fn during<T>(
     send: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<(T, Watched)> {
     let watcher = Watcher::connect(config)?;
-    let (all_sent, failed) = (SignalFlag::new(false), SignalFlag::new(false));
+    let (all_sent, failed) = (OnceLock::new(), SignalFlag::new(false));
     let is = |flag: &SignalFlag| flag.load(Ordering::Acquire);
     let live = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
         .with_style(ProgressStyle::with_template("{msg}").expect("a template that is right"));
@@ -32,7 +34,7 @@ pub(super) fn during<T>(
         watcher.watch(
             source,
             deadline,
-            || is(&all_sent),
+            || all_sent.get().copied(),
             go_on,
             |seconds| {
                 live.suspend(|| tell(seconds));
@@ -47,8 +49,10 @@ pub(super) fn during<T>(
             .spawn_scoped(scope, watch)
             .expect("the system has a thread left");
         let done = send();
-        let flag = if done.is_ok() { &all_sent } else { &failed };
-        flag.store(true, Ordering::Release);
+        match &done {
+            Ok(_) => all_sent.set(clock::now()).expect("set once"),
+            Err(_) => failed.store(true, Ordering::Release),
+        }
         (done, watching.join())
     });
     live.finish_and_clear();
