@@ -123,7 +123,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let token = args.token.clone().map(Secret);
     let token = token.or_else(|| config.ingest.tokens.first().cloned());
     let target = args.http.as_ref().map(|url| Target::new(url, token));
-    let target = target.transpose().map_err(anyhow::Error::from)?;
+    let target = target
+        .transpose()
+        .map_err(|error| UsageError(error.to_string()))?;
     log::start(config.telemetry.log)?;
     let signal = stop_at_signals()?;
     let (tally, sent) = (Tally::default(), SharedCounter::default());
