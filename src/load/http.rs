@@ -27,8 +27,11 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A request whose connection is gone and can't be made again is given up after so long, and the run with it: nobody is there.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 const CONNECT_PAUSE: Duration = Duration::from_millis(50);
-/// How often a thread that waits looks whether the run is over, and the caller is asked whether it is.
+/// How often the caller is asked whether to go on.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// How often a thread that waits for a request's time looks whether the run is over. At a low rate all of them wait, and each
+/// look is a wake-up.
+const WAIT_STEP: Duration = Duration::from_millis(250);
 /// A thread holds one request.
 const STACK_BYTES: usize = 256 << 10;
 
@@ -244,10 +247,7 @@ impl Run<'_> {
                 continue;
             }
             self.target.write(&request, &mut bytes);
-            if !self
-                .schedule
-                .wait(number, LOOK_INTERVAL, || !self.is_over())
-            {
+            if !self.schedule.wait(number, WAIT_STEP, || !self.is_over()) {
                 return;
             }
             let due = self.schedule.due_at(number);
