@@ -131,6 +131,15 @@ impl Edge {
         files.map_or(0, Iterator::count)
     }
 
+    /// What it has in memory.
+    pub fn memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()));
+        let status = status.unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let number = line.unwrap().split_whitespace().nth(1);
+        number.unwrap().parse().unwrap()
+    }
+
     /// Tells it to stop, and waits for nothing.
     pub fn tell_to_stop(&self) {
         self.process.signal("-TERM");

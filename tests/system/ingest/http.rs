@@ -187,7 +187,11 @@ fn parse(bytes: &[u8]) -> Option<(Answer, usize)> {
     let head = std::str::from_utf8(&bytes[..head_end]).expect("a head in ASCII");
     let mut lines = head.trim_end().split("\r\n");
     let line = lines.next().unwrap();
-    let code = line.strip_prefix("HTTP/1.1 ").and_then(|it| it.get(..3));
+    // To an old client the edge answers as one.
+    let rest = line
+        .strip_prefix("HTTP/1.1 ")
+        .or(line.strip_prefix("HTTP/1.0 "));
+    let code = rest.and_then(|rest| rest.get(..3));
     let status: u16 = code
         .and_then(|code| code.parse().ok())
         .unwrap_or_else(|| panic!("a status line: {line:?}"));

@@ -131,7 +131,7 @@ fn two_messages_are_not_begun_where_one_is_room() {
 fn a_limit_that_is_set_holds_and_is_told() {
     let pond = pond("set-limits");
     let settings = [
-        "ingest.body_max_bytes=300",
+        "ingest.body_max_bytes=1024",
         "ingest.tags_max=2",
         "ingest.name_max_bytes=4",
         "ingest.value_max_bytes=8",
@@ -157,8 +157,8 @@ fn a_limit_that_is_set_holds_and_is_told() {
             Some((400, "too-long", 8)),
         ),
         (
-            json!({"tags": {"a": "x".repeat(300)}}),
-            Some((413, "too-large", 300)),
+            json!({"tags": {"a": "x".repeat(1024)}}),
+            Some((413, "too-large", 1024)),
         ),
     ];
     for (fields, wanted) in cases {

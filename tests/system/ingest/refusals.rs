@@ -92,8 +92,7 @@ fn fields_and_ids() -> Vec<Refused> {
         fields("unknown-field", &format!(r#""parent_id":"{APP}""#)),
         fields("unknown-field", &format!(r#""subscription_id":"{ROW}""#)),
         fields("unknown-field", r#""email":"a@example.com""#),
-        fields("unknown-field", r#""email":"a@example.com","tags":{}"#)
-            .to(player(ROW) + "/email"),
+        fields("unknown-field", r#""email":"a@example.com","tags":{}"#).to(player(ROW) + "/email"),
         fields("duplicate-field", &format!(r#""app_id":"{APP}""#)),
         fields("duplicate-field", &format!(r#""app\u005fid":"{APP}""#)),
         fields("duplicate-field", r#""tags":{},"tags":{}"#),
