@@ -24,7 +24,7 @@ pub mod commit;
 pub mod dispatch;
 pub mod lanes;
 pub mod ready;
-// HTTP/1.1 over blocking sockets.
+// HTTP/1.1.
 pub mod http;
 // Who has most of the messages.
 pub mod hot;
@@ -34,6 +34,7 @@ pub mod observe;
 pub mod kafka;
 pub mod sink;
 // Threads.
+pub mod ingest;
 pub mod poller;
 pub mod worker;
 // The only room that knows all of the above: build, start, drain, join.

@@ -62,7 +62,9 @@ const DOORS: &[(&[&str], &[&str])] = &[
     (&["rdkafka", "rdkafka_sys"], &["src/kafka"]),
     // The configuration parses addresses with it.
     (&["postgres"], &["src/sink", "src/config"]),
-    (&["openssl", "postgres_openssl"], &["src/sink"]),
+    (&["openssl"], &["src/sink", "src/http"]),
+    (&["postgres_openssl"], &["src/sink"]),
+    (&["mio"], &["src/http"]),
     (&["postgres_protocol"], &["src/sink"]),
     (&["r2d2", "r2d2_postgres"], &["src/sink"]),
     (&["http_body_util", "hyper"], &["src/http"]),

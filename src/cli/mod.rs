@@ -6,6 +6,7 @@
 mod config;
 mod dead;
 mod demo;
+mod ingest;
 mod init;
 mod lag;
 mod load;
@@ -41,6 +42,7 @@ struct Cli {
 enum Command {
     Demo(demo::Args),
     Run(run::Args),
+    Ingest(ingest::Args),
     Init(init::Args),
     Load(load::Args),
     Verify(verify::Args),
@@ -57,6 +59,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(args),
+        Command::Ingest(args) => ingest::run(args),
         Command::Init(args) => init::run(args),
         Command::Load(args) => load::run(args),
         Command::Verify(args) => verify::run(args),

@@ -2,10 +2,11 @@
 //! they are for, with the accident that they prevent; messages repeat it.
 
 use super::checked::{
-    Acknowledge, Admin, Config, Consumer, Hot, Ingest, Kafka, LogForm, OnLostRecords, OnMissingRow,
-    PartitionBy, Rules, Start, Telemetry,
+    Admin, Config, Consumer, Hot, Ingest, Kafka, LogForm, OnLostRecords, OnMissingRow, PartitionBy,
+    Rules, Start, Telemetry,
 };
 use super::core_groups::core_groups;
+use super::ingest::ingest;
 use super::keys;
 use super::passthrough::librdkafka;
 use super::problem::{ConfigError, Problem};
@@ -184,7 +185,7 @@ fn milliseconds(
     Duration::from_millis(read.whole(name, bounds, why))
 }
 
-fn seconds(
+pub(super) fn seconds(
     read: &mut Reader<'_>,
     name: &str,
     bounds: std::ops::RangeInclusive<i64>,
@@ -212,46 +213,7 @@ fn hot(read: &mut Reader<'_>) -> Hot {
     }
 }
 
-fn ingest(read: &mut Reader<'_>) -> Ingest {
-    let tokens = read.list("ingest.tokens");
-    let sendable =
-        |token: &String| !token.is_empty() && token.chars().all(|c| c.is_ascii_graphic());
-    if !tokens.iter().all(sendable) {
-        read.refuse(
-            "ingest.tokens",
-            "one of them can't be sent in a header; \
-             allowed are visible ASCII characters without spaces",
-        );
-    }
-    let listen = listen(read, "ingest.listen");
-    if tokens.is_empty() && !listen.ip().is_loopback() {
-        read.refuse(
-            "ingest.listen",
-            format!(
-                "found {listen}, which others can reach, but ingest.tokens is empty, so anyone \
-                 could write; add tokens, or listen on 127.0.0.1"
-            ),
-        );
-    }
-    Ingest {
-        listen,
-        tokens: tokens.into_iter().map(super::checked::Secret).collect(),
-        body_max_bytes: read.bytes(
-            "ingest.body_max_bytes",
-            1 << 10..=16 << 20,
-            "with less, ordinary updates are refused; each connection may hold that much",
-        ),
-        acknowledge: read.choice(
-            "ingest.acknowledge",
-            [
-                ("broker", Acknowledge::Broker),
-                ("queue", Acknowledge::Queue),
-            ],
-        ),
-    }
-}
-
-fn listen(read: &mut Reader<'_>, name: &str) -> SocketAddr {
+pub(super) fn listen(read: &mut Reader<'_>, name: &str) -> SocketAddr {
     read.parsed(name, |text| {
         text.parse()
             .map_err(|_| "allowed is ADDRESS:PORT, like 127.0.0.1:8080 or [::]:8080".to_owned())

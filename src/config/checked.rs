@@ -179,6 +179,24 @@ pub struct Ingest {
     pub body_max_bytes: usize,
     /// When a request is answered.
     pub acknowledge: Acknowledge,
+    /// Threads that serve connections; `None` for one a core, 4 at most.
+    pub threads: Option<usize>,
+    /// Connections at a time.
+    pub connections_max: usize,
+    /// Records handed over and not yet acknowledged.
+    pub in_flight_max: usize,
+    /// How long Kafka has to acknowledge a record before the answer is 504.
+    pub delivery_timeout: Duration,
+    /// Names that an update may have in its tags, and as many in its counts.
+    pub tags_max: usize,
+    /// Bytes of such a name.
+    pub name_max_bytes: usize,
+    /// Bytes of a tag's value, as JSON.
+    pub value_max_bytes: usize,
+    /// Certificate and key in PEM; plain text without.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Where its health and metrics are.
+    pub admin_listen: SocketAddr,
 }
 
 /// When the edge answers.

@@ -39,7 +39,7 @@ pub(super) const DEAD_LETTER_TOPIC: &str = "kafka.dead_letter_topic";
 pub(super) const LIBRDKAFKA: &str = "kafka.librdkafka.";
 
 /// All settings but the shards' and librdkafka's, in the order in which they are shown.
-pub(super) const KEYS: [Key; 31] = [
+pub(super) const KEYS: [Key; 41] = [
     key("kafka.brokers", "", "127.0.0.1:9092"),
     key("kafka.topic", "", "subscription-updates"),
     key("kafka.group", "", "millpond"),
@@ -66,6 +66,16 @@ pub(super) const KEYS: [Key; 31] = [
     secret("ingest.tokens", "[]"),
     key("ingest.body_max_bytes", "bytes", "65536"),
     key("ingest.acknowledge", "", "broker"),
+    key("ingest.threads", "threads", "0"),
+    key("ingest.connections_max", "connections", "16384"),
+    key("ingest.in_flight_max", "records", "100000"),
+    key("ingest.delivery_timeout_s", "s", "10"),
+    key("ingest.tags_max", "names", "100"),
+    key("ingest.name_max_bytes", "bytes", "128"),
+    key("ingest.value_max_bytes", "bytes", "1024"),
+    key("ingest.tls_certificate_file", "", ""),
+    key("ingest.tls_key_file", "", ""),
+    key("ingest.admin_listen", "", "127.0.0.1:9465"),
     key("admin.listen", "", "127.0.0.1:9464"),
     secret("admin.token", ""),
     key("telemetry.log", "", "json"),

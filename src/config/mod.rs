@@ -10,6 +10,7 @@ pub mod checked;
 mod check;
 mod core_groups;
 mod file;
+mod ingest;
 mod keys;
 mod passthrough;
 mod postgres_address;

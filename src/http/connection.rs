@@ -1,20 +1,20 @@
 //! One client's connection, on its own thread: reads and writes the socket within the deadlines, and hands whole
 //! requests to the handler. The protocol itself is hyper's.
 
+use super::body::{call, whole};
 use super::progress::{Phase, Progress};
 use super::server::Limits;
 use super::socket::{READ_BYTES, Socket, drive};
-use super::{Bytes, Request, Response, StatusCode, header};
+use super::{Bytes, Request, Response, StatusCode};
 use crate::clock;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use parking_lot::Mutex;
 use std::convert::Infallible;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 /// What answers requests.
@@ -140,8 +140,8 @@ impl Connection {
         handler: &Handler,
     ) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
         self.progress.lock().body_begins(&self.limits);
-        let response = match self.whole(request).await {
-            Ok(request) => call(handler, request),
+        let response = match whole(request, self.peer, &self.limits, || self.is_late()).await {
+            Ok(request) => call(handler, request, |failed| failed),
             Err((status, line)) => Response::text(status, line).and_close(),
         };
         let is_last = self.progress.lock().answer_begins(&self.limits);
@@ -153,41 +153,8 @@ impl Connection {
         Ok(response.into_message())
     }
 
-    /// The request with its body, or why there is none.
-    async fn whole(
-        &self,
-        request: hyper::Request<Incoming>,
-    ) -> Result<Request, (StatusCode, String)> {
-        let hosts = request.headers().get_all(header::HOST).iter().count();
-        if request.version() == hyper::Version::HTTP_11 && hosts != 1 {
-            let line = format!("{hosts} Host headers instead of one");
-            return Err((StatusCode::BAD_REQUEST, line));
-        }
-        let bytes_max = self.limits.body_bytes_max;
-        let too_large = || {
-            let line = format!("the body is larger than {bytes_max} bytes");
-            Err((StatusCode::PAYLOAD_TOO_LARGE, line))
-        };
-        let (head, body) = request.into_parts();
-        // Refused before the first byte is asked for: a client that expects `100 Continue` sends none.
-        if usize::try_from(body.size_hint().lower()).is_ok_and(|announced| announced > bytes_max) {
-            return too_large();
-        }
-        match Limited::new(body, bytes_max).collect().await {
-            Ok(body) => {
-                let message = hyper::Request::from_parts(head, body.to_bytes());
-                Ok(Request::new(self.peer, message))
-            }
-            Err(error) if error.is::<LengthLimitError>() => too_large(),
-            Err(_) if self.progress.lock().is_late(Phase::Body) => Err((
-                StatusCode::REQUEST_TIMEOUT,
-                "the body took too long".to_owned(),
-            )),
-            Err(error) => {
-                let line = format!("the body can't be read: {error}");
-                Err((StatusCode::BAD_REQUEST, line))
-            }
-        }
+    fn is_late(&self) -> bool {
+        self.progress.lock().is_late(Phase::Body)
     }
 
     fn linger(&self) {
@@ -206,23 +173,4 @@ impl Connection {
             }
         }
     }
-}
-
-/// Calls the handler. Its panic is one request's failure, not the server's.
-fn call(handler: &Handler, request: Request) -> Response {
-    let what = format!("{} {}", request.method(), request.path());
-    catch_unwind(AssertUnwindSafe(|| handler(request))).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        tracing::error!(
-            request = what,
-            error = text.unwrap_or("no message"),
-            "a handler panicked; its connection is closed"
-        );
-        Response::text(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the handler failed; the log says why",
-        )
-        .and_close()
-    })
 }

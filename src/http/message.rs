@@ -17,6 +17,20 @@ impl Request {
         Self { peer, message }
     }
 
+    /// A request as a test wants it.
+    #[cfg(test)]
+    pub fn for_tests(method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Self {
+        let mut message = hyper::Request::builder().method(method).uri(target);
+        for (name, value) in headers {
+            message = message.header(*name, *value);
+        }
+        let message = message.body(Bytes::copy_from_slice(body.as_bytes()));
+        Self::new(
+            SocketAddr::from(([127, 0, 0, 1], 1)),
+            message.expect("a test's request is one"),
+        )
+    }
+
     /// The client's address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
@@ -50,12 +64,12 @@ impl Request {
 
 /// An answer with its whole body.
 #[derive(Debug)]
-pub struct Response(Box<hyper::Response<Full<Bytes>>>);
+pub struct Response(Box<hyper::Response<Bytes>>);
 
 impl Response {
     /// An answer with a body of that type.
     pub fn new(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
-        let mut message = hyper::Response::new(Full::new(body.into()));
+        let mut message = hyper::Response::new(body.into());
         *message.status_mut() = status;
         Self(Box::new(message))
             .with_header(header::CONTENT_TYPE, HeaderValue::from_static(content_type))
@@ -91,6 +105,21 @@ impl Response {
     }
 
     pub(super) fn into_message(self) -> hyper::Response<Full<Bytes>> {
-        *self.0
+        self.0.map(Full::new)
+    }
+
+    /// The whole answer as it is sent where hyper doesn't get to; the connection's last.
+    pub(super) fn into_last_bytes(self) -> Vec<u8> {
+        let (head, body) = self.and_close().0.into_parts();
+        let mut bytes = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
+        for (name, value) in &head.headers {
+            bytes.extend(name.as_str().as_bytes());
+            bytes.extend(b": ");
+            bytes.extend(value.as_bytes());
+            bytes.extend(b"\r\n");
+        }
+        bytes.extend(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
+        bytes.extend(&body);
+        bytes
     }
 }

@@ -1,12 +1,16 @@
 //! How far a connection is with its request, and when that must be over. Deadlines are points in time, not waits per
 //! read, so a client that sends a byte now and then is cut all the same.
 //!
-//! `Idle → Head → Body → Answer → Idle`; a request whose head came with the one before goes from `Answer` to `Body`.
+//! `Idle → Head → Body → Answer → Idle`; a request whose head came with the one before goes from `Answer` to `Body`. Where
+//! answers come later, `Handling` lies between `Body` and `Answer`.
 
 use super::server::Limits;
 use crate::clock;
 use std::io;
 use std::time::{Duration, Instant};
+
+/// Far beyond the deadlines of whoever answers later.
+const HANDLING: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -16,6 +20,8 @@ pub(super) enum Phase {
     Head,
     /// The head has been read, the body is being read or handled.
     Body,
+    /// The body has been read, the answer comes later.
+    Handling,
     /// The handler has answered; the answer is being written.
     Answer,
 }
@@ -71,6 +77,12 @@ impl Progress {
         self.deadline = self.request_deadline;
     }
 
+    /// The request is whole; whoever answers it later has his own deadlines.
+    pub(super) fn handling_begins(&mut self) {
+        self.phase = Phase::Handling;
+        self.deadline = clock::now() + HANDLING;
+    }
+
     /// There is an answer. Returns whether it is the connection's last.
     pub(super) fn answer_begins(&mut self, limits: &Limits) -> bool {
         self.phase = Phase::Answer;
@@ -94,6 +106,16 @@ impl Progress {
             return Err(io::ErrorKind::TimedOut.into());
         }
         Ok(time_left)
+    }
+
+    /// Whether the phase's time is over.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        now >= self.deadline
+    }
+
+    /// Whether no head is complete since the last answer.
+    pub(super) fn is_before_body(&self) -> bool {
+        matches!(self.phase, Phase::Idle | Phase::Head)
     }
 
     /// Whether it is this phase that took too long.

@@ -4,27 +4,24 @@
 //! 2. nothing is accepted: the listening socket is closed;
 //! 3. at the deadline what is left is cut.
 
+use super::acceptor::Acceptor;
 use super::connection::{Connection, Handler};
 use super::{Request, Response, StatusCode};
 use crate::clock;
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 /// The stack of a connection's thread: it holds a read buffer and what the handler needs.
 const CONNECTION_STACK_BYTES: usize = 256 * 1024;
 /// The smallest read buffer that hyper works with.
-const HEAD_BYTES_MIN: usize = 8192;
+pub(super) const HEAD_BYTES_MIN: usize = 8192;
 /// Refused connections that are kept open at most, so that the refusal arrives before the reset.
 const REFUSED_MAX: usize = 64;
-/// The pause after a failed accept: what is missing (descriptors, memory) does not come back at once.
-const ACCEPT_RETRY: Duration = Duration::from_millis(50);
-/// The pause between attempts to wake the accepting thread.
-const WAKE_RETRY: Duration = Duration::from_millis(10);
 
 /// What a client can make the server hold, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -48,9 +45,9 @@ pub struct Limits {
 
 /// A running server. Dropped, it stops at once.
 pub struct Server {
-    address: SocketAddr,
     shared: Arc<Shared>,
-    acceptor: Option<JoinHandle<()>>,
+    acceptor: Acceptor,
+    stopped: bool,
 }
 
 struct Shared {
@@ -87,8 +84,6 @@ impl Server {
             limits.head_bytes_max >= HEAD_BYTES_MIN,
             "head_bytes_max is below {HEAD_BYTES_MIN}"
         );
-        let listener = TcpListener::bind(listen)?;
-        let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             limits,
@@ -97,19 +92,27 @@ impl Server {
             emptied: Condvar::new(),
         });
         let for_acceptor = shared.clone();
-        let acceptor = thread::Builder::new()
-            .name(format!("{name}-accept"))
-            .spawn(move || accept(&listener, &for_acceptor))?;
+        let mut refused = VecDeque::new();
+        let acceptor = Acceptor::start(listen, name, move |stream, peer| {
+            let connection = Arc::new(Connection::new(stream, peer, limits));
+            if let Err(why) = start_serving(&for_acceptor, &connection) {
+                connection.say(StatusCode::SERVICE_UNAVAILABLE, &why);
+                refused.push_back(connection);
+                if refused.len() > REFUSED_MAX {
+                    refused.pop_front();
+                }
+            }
+        })?;
         Ok(Self {
-            address,
             shared,
-            acceptor: Some(acceptor),
+            acceptor,
+            stopped: false,
         })
     }
 
     /// Where it listens; the port is the real one where 0 was asked for.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.acceptor.address()
     }
 
     /// Stops. Requests that are under way have that long to be answered. Returns how many connections were cut then.
@@ -127,12 +130,8 @@ impl Server {
                 .values()
                 .for_each(|connection| connection.finish());
         }
-        if let Some(acceptor) = self.acceptor.take() {
-            self.wake(&acceptor);
-            acceptor
-                .join()
-                .expect("the accepting thread does not panic");
-        }
+        self.acceptor.stop();
+        self.stopped = true;
         let mut connections = self.shared.connections.lock();
         let is_open = |connections: &mut Connections| !connections.open.is_empty();
         self.shared
@@ -144,59 +143,12 @@ impl Server {
             .for_each(|connection| connection.cut());
         connections.open.len()
     }
-
-    /// The thread waits in accept, so it gets a connection.
-    fn wake(&self, acceptor: &JoinHandle<()>) {
-        let mut address = self.address;
-        if address.ip().is_unspecified() {
-            match address {
-                SocketAddr::V4(_) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-                SocketAddr::V6(_) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-            }
-        }
-        while !acceptor.is_finished() {
-            drop(TcpStream::connect_timeout(&address, WAKE_RETRY));
-            thread::sleep(WAKE_RETRY);
-        }
-    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if self.acceptor.is_some() {
+        if !self.stopped {
             self.shut_down(Duration::ZERO);
-        }
-    }
-}
-
-/// The accepting thread: waits for connections until the server stops.
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    let mut refused = VecDeque::new();
-    let mut failing = false;
-    loop {
-        let accepted = listener.accept();
-        if shared.connections.lock().stopping {
-            return;
-        }
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                if !failing {
-                    tracing::warn!(error = %error, "{}: no connection can be accepted; trying again", shared.name);
-                }
-                failing = true;
-                thread::sleep(ACCEPT_RETRY);
-                continue;
-            }
-        };
-        failing = false;
-        let connection = Arc::new(Connection::new(stream, peer, shared.limits));
-        if let Err(why) = start_serving(shared, &connection) {
-            connection.say(StatusCode::SERVICE_UNAVAILABLE, &why);
-            refused.push_back(connection);
-            if refused.len() > REFUSED_MAX {
-                refused.pop_front();
-            }
         }
     }
 }

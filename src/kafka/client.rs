@@ -212,15 +212,35 @@ pub(super) fn topic_partitions<C: ClientContext>(
     topic: &str,
     timeout: Duration,
 ) -> Result<Option<u32>, NativeError> {
+    let leaders = topic_leaders(client, topic, timeout)?;
+    let count = |leaders: Vec<bool>| {
+        u32::try_from(leaders.len()).expect("Kafka counts partitions in an i32")
+    };
+    Ok(leaders.map(count))
+}
+
+/// Whether each partition of a topic has a leader; `None` if there is no such topic.
+pub(super) fn topic_leaders<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Option<Vec<bool>>, NativeError> {
     let metadata = client.fetch_metadata(Some(topic), timeout)?;
     let found = metadata
         .topics()
         .first()
         .expect("the one topic that was asked for");
     match found.error().map(RDKafkaErrorCode::from) {
-        None => Ok(Some(
-            u32::try_from(found.partitions().len()).expect("Kafka counts partitions in an i32"),
-        )),
+        None => {
+            let mut leaders = vec![false; found.partitions().len()];
+            for partition in found.partitions() {
+                let at = usize::try_from(partition.id()).ok();
+                if let Some(has_leader) = at.and_then(|at| leaders.get_mut(at)) {
+                    *has_leader = partition.leader() >= 0;
+                }
+            }
+            Ok(Some(leaders))
+        }
         Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
             Ok(None)
         }

@@ -3,7 +3,7 @@
 //!
 //! The partition is always the caller's: mixing in librdkafka's own partitioner would break the order of a row.
 
-use super::client::{self, KafkaError, client_config, propose, topic_partitions};
+use super::client::{self, KafkaError, client_config, propose, topic_leaders, topic_partitions};
 use crate::config::checked::Kafka;
 use crate::ids::Partition;
 use crate::sync::{AtomicUsize, Ordering};
@@ -263,12 +263,26 @@ impl<T: Send + Sync + 'static> Producer<T> {
         topic: &str,
         timeout: Duration,
     ) -> Result<Option<u32>, KafkaError> {
-        topic_partitions(self.native.client(), topic, timeout).map_err(|error| {
-            // Complaints wait in the queue of reports.
-            self.poll(COMPLAINTS_POLL);
-            let last = self.native.context().complaints.take_last_error();
-            KafkaError::of(&self.kafka, &format!("look at topic {topic}"), &error, last)
-        })
+        topic_partitions(self.native.client(), topic, timeout)
+            .map_err(|error| self.topic_error(topic, &error))
+    }
+
+    /// Whether each partition of a topic has a leader; `None` if there is no such topic. Blocks like
+    /// [`topic_partitions`](Self::topic_partitions).
+    pub fn topic_leaders(
+        &self,
+        topic: &str,
+        timeout: Duration,
+    ) -> Result<Option<Vec<bool>>, KafkaError> {
+        topic_leaders(self.native.client(), topic, timeout)
+            .map_err(|error| self.topic_error(topic, &error))
+    }
+
+    fn topic_error(&self, topic: &str, error: &NativeError) -> KafkaError {
+        // Complaints wait in the queue of reports.
+        self.poll(COMPLAINTS_POLL);
+        let last = self.native.context().complaints.take_last_error();
+        KafkaError::of(&self.kafka, &format!("look at topic {topic}"), error, last)
     }
 
     /// Why this producer can't go on, if it can't; only a new one helps.

@@ -2,6 +2,7 @@
 //!
 //! - `recorder`: what is recorded, one writer per counter
 //! - `changes`: what changing the number of workers cost
+//! - `edge`: what the HTTP edge answered
 //! - `process`: what the kernel knows of this process
 //! - `metrics`: every metric with its name, unit and meaning
 //! - `summary`: the JSON line at the end of a run, and its histograms as a file
@@ -13,6 +14,7 @@
 
 pub mod admin;
 pub mod changes;
+pub mod edge;
 pub mod gate;
 pub mod hot;
 pub mod log;

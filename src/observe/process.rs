@@ -61,6 +61,20 @@ pub fn open_files() -> io::Result<usize> {
     Ok(fs::read_dir("/proc/self/fd")?.count().saturating_sub(1))
 }
 
+/// Lets this process open so many files, as far as the system allows. Returns how many it may open then.
+pub fn raise_file_limit(wanted: u64) -> u64 {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let Some(allowed) = limit.current.filter(|current| *current < wanted) else {
+        return u64::MAX;
+    };
+    limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
+    match setrlimit(Resource::Nofile, limit) {
+        Ok(()) => limit.current.unwrap_or(allowed),
+        Err(_) => allowed,
+    }
+}
+
 /// When the process began, since 1970.
 ///
 /// # Errors

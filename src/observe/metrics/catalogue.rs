@@ -167,6 +167,25 @@ pub(super) const THREAD_CPU_SECONDS: Named = (
     "Processor time of the running threads of a name.",
 );
 
+// status; a counter. The edge's.
+pub(super) const INGEST_REQUESTS: Named = ("millpond_ingest_requests", "Requests answered.");
+
+// No labels; gauges and a histogram. The edge's.
+pub(super) const INGEST_CONNECTIONS: Named =
+    ("millpond_ingest_connections", "Connections of clients.");
+pub(super) const INGEST_IN_FLIGHT: Named = (
+    "millpond_ingest_in_flight_records",
+    "Records handed over to Kafka and not yet acknowledged.",
+);
+pub(super) const INGEST_UNREACHABLE: Named = (
+    "millpond_ingest_unreachable_partitions",
+    "Partitions whose requests are answered 503, since Kafka acknowledges nothing.",
+);
+pub(super) const INGEST_ANSWER_SECONDS: Named = (
+    "millpond_ingest_answer_seconds",
+    "From a request's last byte to its answer, of requests handed over to Kafka.",
+);
+
 // version; info.
 pub(super) const BUILD: Named = ("millpond_build", "The version.");
 

@@ -78,7 +78,7 @@ const STATES: [(&str, ConnectionState); 3] = [
 ];
 
 /// Upper bounds of the buckets of durations.
-const BOUNDS_US: [u64; 18] = [
+pub(super) const BOUNDS_US: [u64; 18] = [
     100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
     1_000_000, 2_000_000, 5_000_000, 10_000_000, 20_000_000, 60_000_000,
 ];
@@ -243,7 +243,7 @@ fn histograms(page: &mut Page<'_>, all: &Histograms) -> fmt::Result {
     page.histogram(names::BATCH_ROWS, &all.batch_rows, &BOUNDS_ROWS, rows)
 }
 
-fn in_seconds(microseconds: u64) -> f64 {
+pub(super) fn in_seconds(microseconds: u64) -> f64 {
     Duration::from_micros(microseconds).as_secs_f64()
 }
 

@@ -1,17 +1,19 @@
 //! Metrics in OpenMetrics text. Read from the recorders at each scrape; nothing is kept here.
 //!
 //! - `catalogue`: every metric's name, unit and meaning
-//! - `consumer`, `process`: where the values come from
+//! - `consumer`, `edge`, `process`: where the values come from
 //! - `page`: how they are written
 
 mod catalogue;
 mod consumer;
+mod edge;
 mod page;
 mod process;
 #[cfg(test)]
 mod tests;
 
 pub use consumer::Consumer;
+pub use edge::{Edge, Held};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;

@@ -1,0 +1,278 @@
+//! One client's connection in an event loop: hyper's protocol over a socket that doesn't block. After our last word what the
+//! client still sends is read for a moment, since closing with unread bytes would reset the connection and could take our
+//! answer from the client's hands.
+
+use super::super::body::{call, whole};
+use super::super::progress::{Phase, Progress};
+use super::super::{Bytes, StatusCode};
+use super::stream::Stream;
+use super::{Answer, Shared};
+use crate::clock;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::rt::ReadBufCursor;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use std::cell::{RefCell, RefMut};
+use std::convert::Infallible;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::{SocketAddr, TcpStream};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// How long we read what a client still sends after our last word.
+const LINGER: Duration = Duration::from_secs(1);
+/// Bytes of one read: most requests are smaller.
+const READ_BYTES: usize = 8192;
+
+/// What became of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// It waits for news.
+    Open,
+    /// It is over.
+    Gone,
+}
+
+/// A connection.
+pub(super) struct Connection {
+    client: Rc<Client>,
+    /// hyper's side, until it has ended.
+    protocol: Option<Pin<Box<dyn Future<Output = hyper::Result<()>>>>>,
+    /// After that: until when what comes is read and thrown away.
+    lingers_until: Instant,
+    waker: Waker,
+}
+
+/// What hyper, the requests and the loop share of it.
+struct Client {
+    shared: Arc<Shared>,
+    stream: RefCell<Stream>,
+    progress: RefCell<Progress>,
+    peer: SocketAddr,
+}
+
+impl Connection {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        waker: Waker,
+    ) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        // An answer is written at once; without this it could wait for the acknowledgement of the one before.
+        stream.set_nodelay(true)?;
+        let limits = shared.setup.limits;
+        let stream = mio::net::TcpStream::from_std(stream);
+        let client = Rc::new(Client {
+            shared: shared.clone(),
+            stream: RefCell::new(Stream::new(stream, shared.setup.tls.as_ref())?),
+            progress: RefCell::new(Progress::new(&limits)),
+            peer,
+        });
+        let for_requests = client.clone();
+        let protocol = http1::Builder::new()
+            // A client may close its side behind its last request.
+            .half_close(true)
+            .max_buf_size(limits.head_bytes_max)
+            .serve_connection(
+                Socket(client.clone()),
+                service_fn(move |request| for_requests.clone().answer(request)),
+            );
+        Ok(Self {
+            client,
+            protocol: Some(Box::pin(protocol)),
+            lingers_until: clock::now(),
+            waker,
+        })
+    }
+
+    /// Its socket, to be registered.
+    pub(super) fn stream(&self) -> RefMut<'_, Stream> {
+        self.client.stream.borrow_mut()
+    }
+
+    /// Takes no further request. To be followed by [`advance`](Self::advance).
+    pub(super) fn finish(&self) {
+        self.client.progress.borrow_mut().stop();
+    }
+
+    /// Whether its time is over.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        match self.protocol {
+            Some(_) => self.client.progress.borrow().is_due(now),
+            None => now >= self.lingers_until,
+        }
+    }
+
+    /// Goes on as far as it can.
+    pub(super) fn advance(&mut self) -> State {
+        if let Some(protocol) = &mut self.protocol {
+            let mut context = Context::from_waker(&self.waker);
+            match protocol.as_mut().poll(&mut context) {
+                Poll::Pending => return State::Open,
+                Poll::Ready(ended) => {
+                    let late = self.client.is_late(Phase::Head);
+                    if ended.is_err() && late {
+                        let line = "the head took too long".to_owned();
+                        self.client.say(StatusCode::REQUEST_TIMEOUT, line);
+                    }
+                    self.protocol = None;
+                    self.lingers_until = clock::now() + LINGER;
+                    self.client.stream.borrow_mut().end_writing();
+                }
+            }
+        }
+        self.linger()
+    }
+
+    fn linger(&self) -> State {
+        let mut ignored = [0; READ_BYTES];
+        loop {
+            if clock::now() >= self.lingers_until {
+                return State::Gone;
+            }
+            match self.client.stream.borrow_mut().read(&mut ignored) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return State::Open,
+                _ => return State::Gone,
+            }
+        }
+    }
+}
+
+impl Client {
+    fn is_late(&self, phase: Phase) -> bool {
+        self.progress.borrow().is_late(phase)
+    }
+
+    /// What hyper calls for each head: reads the body, calls the handler, waits for its answer.
+    async fn answer(
+        self: Rc<Self>,
+        request: hyper::Request<Incoming>,
+    ) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
+        let setup = &self.shared.setup;
+        self.progress.borrow_mut().body_begins(&setup.limits);
+        let is_late = || self.is_late(Phase::Body);
+        let response = match whole(request, self.peer, &setup.limits, is_late).await {
+            Ok(request) => {
+                self.progress.borrow_mut().handling_begins();
+                match call(&*setup.handler, request, Answer::Now) {
+                    Answer::Now(response) => response,
+                    Answer::Later(response) => response.await,
+                }
+            }
+            Err((status, line)) => (setup.refuse)(status, line).and_close(),
+        };
+        let is_last = self.progress.borrow_mut().answer_begins(&setup.limits);
+        let response = if is_last {
+            response.and_close()
+        } else {
+            response
+        };
+        Ok(response.into_message())
+    }
+
+    /// Answers what hyper doesn't get to answer, or would without a body.
+    fn say(&self, status: StatusCode, line: String) {
+        let answer = (self.shared.setup.refuse)(status, line).into_last_bytes();
+        // The few bytes fit into the socket's buffer, but for a client that doesn't read, which has no use for them.
+        let _ = self.stream.borrow_mut().write(&[IoSlice::new(&answer)]);
+    }
+
+    /// What hyper itself says of a head that it can't read has a status and nothing else; ours says more.
+    fn replaces(&self, answer: &[u8]) -> bool {
+        if !self.progress.borrow().is_before_body() {
+            return false;
+        }
+        let status = answer
+            .strip_prefix(b"HTTP/1.1 ")
+            .and_then(|rest| rest.get(..3));
+        let Some(status) = status.and_then(|status| StatusCode::from_bytes(status).ok()) else {
+            return false;
+        };
+        let line = match status {
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                let bytes = self.shared.setup.limits.head_bytes_max;
+                format!("the head is larger than {bytes} bytes, or has more than 100 headers")
+            }
+            _ => "the head can't be read as HTTP/1.1".to_owned(),
+        };
+        self.say(status, line);
+        true
+    }
+}
+
+/// The socket as hyper sees it.
+struct Socket(Rc<Client>);
+
+/// An answer of the socket; `Pending` where it would block, since the loop polls again when it has news.
+fn ready(result: io::Result<usize>) -> Poll<io::Result<usize>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        done => Poll::Ready(done),
+    }
+}
+
+impl hyper::rt::Read for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        mut into: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let (client, limits) = (&self.0, &self.0.shared.setup.limits);
+        if !client.progress.borrow_mut().read_begins(limits) {
+            return Poll::Ready(Ok(()));
+        }
+        client.progress.borrow().time_left()?;
+        let mut bytes = [0; READ_BYTES];
+        let room = into.remaining().min(READ_BYTES);
+        let Poll::Ready(count) = ready(client.stream.borrow_mut().read(&mut bytes[..room]))? else {
+            return Poll::Pending;
+        };
+        if count > 0 {
+            client.progress.borrow_mut().bytes_came(limits);
+        }
+        into.put_slice(&bytes[..count]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl hyper::rt::Write for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if parts.first().is_some_and(|first| self.0.replaces(first)) {
+            return Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum()));
+        }
+        self.0.progress.borrow().time_left()?;
+        ready(self.0.stream.borrow_mut().write(parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.stream.borrow_mut().end_writing();
+        Poll::Ready(Ok(()))
+    }
+}
