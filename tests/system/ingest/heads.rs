@@ -7,6 +7,8 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 
 const QUIET: Duration = Duration::from_secs(5);
+/// Shorter than what an edge listens to somebody that it has refused.
+const AT_ONCE: Duration = Duration::from_millis(700);
 const JSON: &str = "Content-Type: application/json";
 /// Follows each broken request, and must not be seen.
 const HIDDEN: &str = "00000000-0000-4000-8000-000000000666";
@@ -254,12 +256,8 @@ fn a_head_that_is_broken_or_says_two_things_is_refused_with_its_connection() {
     assert_eq!(contents(&pond).len(), 1);
 }
 
-/// Nobody may make the edge hold a head that never ends, or listen to it for long.
-#[test]
-fn an_endless_head_is_refused_while_it_is_sent() {
-    let pond = pond("endless");
-    let edge = Edge::start(&pond, &[]);
-    let memory = edge.memory_kib();
+/// Sends a head that never ends, for as long as it is listened to; how many bytes that were, and how long it took.
+fn flood(edge: &Edge) -> (usize, Duration) {
     let mut client = edge.client();
     client.send(format!("{}\r\n", line()).as_bytes()).unwrap();
     let chunk = format!("X: {}\r\n", "x".repeat(8000)).repeat(8);
@@ -267,12 +265,36 @@ fn an_endless_head_is_refused_while_it_is_sent() {
     while began.elapsed() < QUIET && client.send(chunk.as_bytes()).is_ok() {
         sent += chunk.len();
     }
-    let took = began.elapsed();
+    (sent, began.elapsed())
+}
+
+/// Nobody may make the edge hold a head that never ends, or listen to it for long, or to nobody else meanwhile.
+#[test]
+fn an_endless_head_is_refused_while_it_is_sent_and_holds_up_nobody() {
+    let pond = pond("endless");
+    let edge = Edge::start(&pond, &["ingest.threads=1"]);
+    let memory = edge.memory_kib();
+    let (served, slowest) = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            for _ in 0..3 {
+                let (sent, took) = flood(&edge);
+                println!("{sent} bytes of an endless head in {took:.1?}");
+                assert!(took < QUIET, "it is still listened to");
+            }
+        });
+        let (mut served, mut slowest) = (0, Duration::ZERO);
+        while !flood.is_finished() {
+            let asked = Instant::now();
+            edge.good(ROW, &body());
+            slowest = slowest.max(asked.elapsed());
+            served += 1;
+        }
+        (served, slowest)
+    });
     let grown = edge.memory_kib().saturating_sub(memory);
-    println!("{sent} bytes of an endless head in {took:.1?}; {grown} KiB more memory");
-    assert!(took < QUIET, "it is still listened to");
+    println!("{served} others meanwhile, the slowest in {slowest:.0?}; {grown} KiB more memory");
+    assert!(slowest < AT_ONCE, "somebody waited for {slowest:?}");
     assert!(grown < 4096, "{grown} KiB");
-    edge.good(ROW, &body());
     edge.stop();
-    assert_eq!(contents(&pond).len(), 1);
+    assert_eq!(contents(&pond).len(), served);
 }
