@@ -27,6 +27,7 @@
 //! - [`hangup`]: the configuration is read again
 //! - [`gaps`]: offsets that no update has
 //! - [`hot`]: hot rows and apps are seen
+//! - [`ingest`]: the HTTP edge, by raw sockets
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 
 #![expect(
@@ -44,6 +45,7 @@ mod gaps;
 mod hangup;
 mod hot;
 mod incident;
+mod ingest;
 mod interleavings;
 mod letters;
 mod links;
