@@ -5,9 +5,13 @@ use super::{Request, header};
 /// Whether the request has the header `authorization: Bearer …` with one of these tokens.
 pub fn has_bearer_token<'t>(request: &Request, tokens: impl IntoIterator<Item = &'t str>) -> bool {
     let given = request.headers().get(header::AUTHORIZATION);
-    let Some(given) = given.and_then(|value| value.as_bytes().strip_prefix(b"Bearer ")) else {
+    let Some((scheme, given)) = given.and_then(|value| value.as_bytes().split_at_checked(7)) else {
         return false;
     };
+    // The scheme's case does not matter (RFC 9110).
+    if !scheme.eq_ignore_ascii_case(b"Bearer ") {
+        return false;
+    }
     // All are compared, whichever is right.
     let count = tokens
         .into_iter()

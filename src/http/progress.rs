@@ -1,7 +1,7 @@
 //! How far a connection is with its request, and when that must be over. Deadlines are points in time, not waits per
 //! read, so a client that sends a byte now and then is cut all the same.
 //!
-//! `Idle → Head → Body → Answer → Idle`; a request whose head came with the one before goes from `Answer` to `Body`. Where
+//! `Handshake → Idle → Head → Body → Answer → Idle`; a request whose head came with the one before goes from `Answer` to `Body`. Where
 //! answers come later, `Handling` lies between `Body` and `Answer`.
 
 use super::server::Limits;
@@ -14,6 +14,8 @@ const HANDLING: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// In TLS, before anything can be read.
+    Handshake,
     /// Between requests: nothing of the next one has been read.
     Idle,
     /// A part of the head has been read.
@@ -49,13 +51,35 @@ impl Progress {
         }
     }
 
+    /// Of a new connection in TLS: the handshake has a head's time.
+    pub(super) fn shaking_hands(limits: &Limits) -> Self {
+        Self {
+            phase: Phase::Handshake,
+            deadline: clock::now() + limits.head_deadline,
+            ..Self::new(limits)
+        }
+    }
+
+    /// Nothing happens after the first time.
+    pub(super) fn hands_are_shaken(&mut self, limits: &Limits) {
+        if self.phase == Phase::Handshake {
+            self.phase = Phase::Idle;
+            self.deadline = clock::now() + limits.idle_deadline;
+        }
+    }
+
+    /// Whether no request is under way.
+    fn is_between(&self) -> bool {
+        matches!(self.phase, Phase::Handshake | Phase::Idle)
+    }
+
     /// The thread wants to read. Returns whether it may: not where that would begin another request while stopping.
     pub(super) fn read_begins(&mut self, limits: &Limits) -> bool {
         if self.phase == Phase::Answer {
             self.phase = Phase::Idle;
             self.deadline = clock::now() + limits.idle_deadline;
         }
-        !(self.stopping && self.phase == Phase::Idle)
+        !(self.stopping && self.is_between())
     }
 
     /// The thread has read some bytes.
@@ -93,7 +117,7 @@ impl Progress {
     /// From now on no request is begun. Returns whether none is under way.
     pub(super) fn stop(&mut self) -> bool {
         self.stopping = true;
-        self.phase == Phase::Idle
+        self.is_between()
     }
 
     /// What is left of the phase's time, above zero.
@@ -111,11 +135,6 @@ impl Progress {
     /// Whether the phase's time is over.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         now >= self.deadline
-    }
-
-    /// Whether no head is complete since the last answer.
-    pub(super) fn is_before_body(&self) -> bool {
-        matches!(self.phase, Phase::Idle | Phase::Head)
     }
 
     /// Whether it is this phase that took too long.

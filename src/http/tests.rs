@@ -73,6 +73,7 @@ impl Kind {
                     threads: 2,
                     name: "test",
                     tls: None,
+                    screen: Box::new(|_, _| Ok(())),
                     handler: Box::new(move |request| later(request, handler.clone())),
                     refuse: Box::new(|status, line| {
                         let response = Response::text(status, line);

@@ -75,7 +75,9 @@ impl HandOver {
             linger: LINGER,
             compression: Compression::Lz4,
             delivery_timeout: ingest.delivery_timeout,
-            queue_records_max: places,
+            // librdkafka counts a record until it is done with all reports of a batch, and by then its place may be another's.
+            // With the places alone it could refuse the second record of a request whose first it took.
+            queue_records_max: places.saturating_mul(2),
             queue_bytes_max: (u64::from(places) * RECORD_BYTES).max(64 << 20),
         };
         let in_flight = Arc::new(AtomicUsize::new(0));

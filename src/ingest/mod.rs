@@ -204,6 +204,7 @@ fn setup(
         threads: ingest.threads.unwrap_or(cores.min(THREADS_MAX)),
         name: "edge",
         tls,
+        screen: Box::new(request::screen),
         handler: Box::new(move |request| desk.answer(&request)),
         refuse: Box::new(move |status, line| {
             recorder.refused(status);

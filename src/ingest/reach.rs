@@ -1,7 +1,8 @@
 //! Whether Kafka takes updates, by partition: what would only wait is refused at once, before anything is handed over.
 //!
 //! A partition is out of reach when it has acknowledged nothing for a second though something waits, or when an
-//! acknowledgement failed. From the second state it comes back when Kafka, asked by [`super::watch`], names its leader.
+//! acknowledgement failed, or Kafka doesn't answer [`super::watch`] at all. From the second and third state it comes back when
+//! Kafka names its leader.
 
 use crate::ids::Partition;
 use crate::sync::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -78,13 +79,6 @@ impl Reaches {
         self.taken_back(partition);
     }
 
-    /// Whether some partition is waiting to be found again.
-    pub fn has_lost(&self) -> bool {
-        self.0
-            .iter()
-            .any(|reach| reach.lost.load(Ordering::Relaxed))
-    }
-
     /// Kafka named a leader for it, or none.
     pub fn found(&self, partition: usize, has_leader: bool) {
         self.0[partition].lost.store(!has_leader, Ordering::Relaxed);
@@ -121,7 +115,6 @@ mod tests {
     #[test]
     fn before_kafka_is_heard_of_nothing_is_taken() {
         let reaches = Reaches::new(2);
-        assert!(reaches.has_lost());
         assert_eq!(reaches.unreachable(0), 2);
         reaches.found(1, true);
         assert_eq!(reaches.check(P, 0), Ok(()));
@@ -149,7 +142,7 @@ mod tests {
         let reaches = found();
         reaches.handed_over(P, 0);
         reaches.reported(P, false, 10);
-        assert!(reaches.check(P, 20).is_err() && reaches.has_lost());
+        assert!(reaches.check(P, 20).is_err());
         reaches.found(1, true);
         assert_eq!(reaches.check(P, 20), Ok(()));
     }

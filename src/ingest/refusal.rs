@@ -72,6 +72,7 @@ impl Refusal {
     pub fn of_protocol(status: StatusCode, detail: String) -> Self {
         let reason = match status {
             StatusCode::REQUEST_TIMEOUT => "timeout",
+            StatusCode::LENGTH_REQUIRED => "length-required",
             StatusCode::PAYLOAD_TOO_LARGE => "too-large",
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG => {
                 "head-too-large"

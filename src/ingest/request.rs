@@ -191,9 +191,10 @@ impl Rules {
                 let what = format!("the name {:?} in {field}", shortened(name));
                 return too_long(field, &what, name.len(), limits.name_max_bytes);
             }
-            if value.len() > limits.value_max_bytes {
+            let bytes = bytes_of(value);
+            if bytes > limits.value_max_bytes {
                 let what = format!("the value of {name:?}");
-                return too_long(field, &what, value.len(), limits.value_max_bytes);
+                return too_long(field, &what, bytes, limits.value_max_bytes);
             }
         }
         for (field, count) in [("tags", tags), ("counts", counts)] {
@@ -205,6 +206,15 @@ impl Rules {
             }
         }
         Ok(())
+    }
+}
+
+/// Of a JSON scalar: a text's bytes without quotes and escapes.
+fn bytes_of(value: &str) -> usize {
+    match value.strip_prefix('"') {
+        None => value.len(),
+        Some(text) if !text.contains('\\') => text.len() - 1,
+        Some(_) => serde_json::from_str::<String>(value).map_or(value.len(), |text| text.len()),
     }
 }
 
@@ -231,13 +241,21 @@ fn path(request: &Request) -> Result<(&str, bool), Refusal> {
     Ok(found)
 }
 
+/// A body's length is announced by `Content-Length` alone: with chunks beside it, or in its place, whoever forwards to us may
+/// see another end of the body than we do.
+pub fn screen(method: &Method, headers: &HeaderMap) -> Result<(), (StatusCode, String)> {
+    let has_body = matches!(*method, Method::PUT | Method::POST | Method::PATCH);
+    let detail = if headers.contains_key(header::TRANSFER_ENCODING) {
+        "a body needs a Content-Length; Transfer-Encoding is not taken"
+    } else if has_body && !headers.contains_key(header::CONTENT_LENGTH) {
+        "a body needs a Content-Length"
+    } else {
+        return Ok(());
+    };
+    Err((StatusCode::LENGTH_REQUIRED, detail.to_owned()))
+}
+
 fn head(headers: &HeaderMap) -> Result<(), Refusal> {
-    // With a length beside it, hyper goes by the chunks, and something before us might have gone by the length.
-    if headers.contains_key(header::TRANSFER_ENCODING) {
-        let detail = "a body needs a Content-Length; Transfer-Encoding is not taken";
-        let status = StatusCode::LENGTH_REQUIRED;
-        return Err(Refusal::new(status, "length-required", detail));
-    }
     let given = headers.get(header::CONTENT_TYPE);
     let given = given.map(|given| String::from_utf8_lossy(given.as_bytes()));
     let media_type = given.as_deref().and_then(|given| given.split(';').next());

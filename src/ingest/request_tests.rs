@@ -247,10 +247,22 @@ fn paths_methods_types_and_tokens_have_their_status() {
         ),
         200
     );
-    assert_eq!(
-        status(&target, &[good, ("transfer-encoding", "chunked")]),
-        411
-    );
+}
+
+#[test]
+fn a_body_without_its_length_is_not_asked_for() {
+    let status = |method: &Method, headers: &[(&str, &str)]| {
+        let request = Request::for_tests(method.as_str(), "/", headers, "");
+        screen(method, request.headers()).map_err(|(status, _)| status.as_u16())
+    };
+    let (length, chunks) = (("content-length", "2"), ("transfer-encoding", "chunked"));
+    assert_eq!(status(&Method::PUT, &[length]), Ok(()));
+    assert_eq!(status(&Method::GET, &[]), Ok(()));
+    assert_eq!(status(&Method::PUT, &[]), Err(411));
+    for method in [Method::PUT, Method::GET] {
+        assert_eq!(status(&method, &[chunks]), Err(411));
+        assert_eq!(status(&method, &[length, chunks]), Err(411));
+    }
 }
 
 #[test]

@@ -64,7 +64,12 @@ impl Process {
 
     /// Whether this stands in what stderr brought so far.
     pub fn has_said(&self, text: &str) -> bool {
-        String::from_utf8_lossy(&self.said.lock().unwrap()).contains(text)
+        self.said().contains(text)
+    }
+
+    /// What stderr brought so far.
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&self.said.lock().unwrap()).into_owned()
     }
 
     pub fn is_running(&mut self) -> bool {

@@ -11,6 +11,7 @@
 //! - [`storm`]: they do so all the time
 //! - [`interleavings`]: other writers, refusals and crashes in every order
 //! - [`incident`]: one row gets nearly half of all messages
+//! - [`load_http`]: traffic through the edge, and a spike of it
 //! - [`write_rate`]: the bound on a shard's writes, by Postgres' own counters
 //! - [`bad_input`]: each reason of a dead letter
 //! - [`letters`]: dead letters are listed, sent again and dropped
@@ -26,6 +27,7 @@
 //! - [`hangup`]: the configuration is read again
 //! - [`gaps`]: offsets that no update has
 //! - [`hot`]: hot rows and apps are seen
+//! - [`ingest`]: the HTTP edge, by raw sockets
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 
 #![expect(
@@ -43,9 +45,11 @@ mod gaps;
 mod hangup;
 mod hot;
 mod incident;
+mod ingest;
 mod interleavings;
 mod letters;
 mod links;
+mod load_http;
 mod losses;
 mod members;
 mod mutants;

@@ -38,8 +38,9 @@ pub struct Sent<'a> {
     pub headers: &'a [(&'a str, &'a str)],
 }
 
-/// A dead letter as it was read.
+/// A message as it was read: an update or a dead letter.
 pub struct Letter {
+    pub partition: i32,
     pub key: Option<String>,
     pub value: Option<String>,
     headers: Vec<(String, String)>,
@@ -50,6 +51,11 @@ impl Letter {
     pub fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().rev().find(|(own, _)| own == name);
         &found.unwrap_or_else(|| panic!("no header {name}")).1
+    }
+
+    /// How many headers it has.
+    pub fn headers(&self) -> usize {
+        self.headers.len()
     }
 }
 
@@ -251,8 +257,16 @@ impl Pond {
 
     /// Every dead letter.
     pub fn dead_letters(&self) -> Vec<Letter> {
+        self.read(&self.configuration().kafka.dead_letter_topic)
+    }
+
+    /// Every update, those of a partition in their order.
+    pub fn updates(&self) -> Vec<Letter> {
+        self.read(&self.topic)
+    }
+
+    fn read(&self, topic: &str) -> Vec<Letter> {
         let kafka = self.configuration().kafka;
-        let topic = &kafka.dead_letter_topic;
         let ends = Admin::connect(&kafka)
             .unwrap()
             .end_offsets(topic, Duration::from_secs(10))
@@ -274,6 +288,7 @@ impl Pond {
                 .headers()
                 .map(|(name, value)| (name.to_owned(), text(value.unwrap_or_default())));
             letters.push(Letter {
+                partition: message.partition().0,
                 key: message.key().map(text),
                 value: message.value().map(text),
                 headers: headers.collect(),

@@ -5,6 +5,7 @@
 use super::super::body::{call, whole};
 use super::super::progress::{Phase, Progress};
 use super::super::{Bytes, StatusCode};
+use super::lines::Lines;
 use super::stream::Stream;
 use super::{Answer, Shared};
 use crate::clock;
@@ -26,8 +27,13 @@ use std::time::{Duration, Instant};
 
 /// How long we read what a client still sends after our last word.
 const LINGER: Duration = Duration::from_secs(1);
+/// Reads of that at a time.
+const LINGER_READS: usize = 16;
 /// Bytes of one read: most requests are smaller.
 const READ_BYTES: usize = 8192;
+
+/// In the head of an answer that hyper makes by itself.
+const BARE: &[u8] = b"\r\ncontent-length: 0\r\n";
 
 /// What became of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,6 +58,7 @@ pub(super) struct Connection {
 struct Client {
     shared: Arc<Shared>,
     stream: RefCell<Stream>,
+    lines: RefCell<Lines>,
     progress: RefCell<Progress>,
     peer: SocketAddr,
 }
@@ -71,7 +78,11 @@ impl Connection {
         let client = Rc::new(Client {
             shared: shared.clone(),
             stream: RefCell::new(Stream::new(stream, shared.setup.tls.as_ref())?),
-            progress: RefCell::new(Progress::new(&limits)),
+            lines: RefCell::default(),
+            progress: RefCell::new(match shared.setup.tls {
+                None => Progress::new(&limits),
+                Some(_) => Progress::shaking_hands(&limits),
+            }),
             peer,
         });
         let for_requests = client.clone();
@@ -116,10 +127,8 @@ impl Connection {
             match protocol.as_mut().poll(&mut context) {
                 Poll::Pending => return State::Open,
                 Poll::Ready(ended) => {
-                    let late = self.client.is_late(Phase::Head);
-                    if ended.is_err() && late {
-                        let line = "the head took too long".to_owned();
-                        self.client.say(StatusCode::REQUEST_TIMEOUT, line);
+                    if ended.is_err() || self.client.lines.borrow().is_broken() {
+                        self.client.say_why();
                     }
                     self.protocol = None;
                     self.lingers_until = clock::now() + LINGER;
@@ -132,7 +141,7 @@ impl Connection {
 
     fn linger(&self) -> State {
         let mut ignored = [0; READ_BYTES];
-        loop {
+        for _ in 0..LINGER_READS {
             if clock::now() >= self.lingers_until {
                 return State::Gone;
             }
@@ -142,6 +151,9 @@ impl Connection {
                 _ => return State::Gone,
             }
         }
+        // A client may send faster than we can throw away; the others have their turn first.
+        self.waker.wake_by_ref();
+        State::Open
     }
 }
 
@@ -158,7 +170,12 @@ impl Client {
         let setup = &self.shared.setup;
         self.progress.borrow_mut().body_begins(&setup.limits);
         let is_late = || self.is_late(Phase::Body);
-        let response = match whole(request, self.peer, &setup.limits, is_late).await {
+        let screened = (setup.screen)(request.method(), request.headers());
+        let whole = match screened {
+            Ok(()) => whole(request, self.peer, &setup.limits, is_late).await,
+            Err(refused) => Err(refused),
+        };
+        let response = match whole {
             Ok(request) => {
                 self.progress.borrow_mut().handling_begins();
                 match call(&*setup.handler, request, Answer::Now) {
@@ -177,6 +194,17 @@ impl Client {
         Ok(response.into_message())
     }
 
+    /// Where a head's bytes are at an end before it is whole.
+    fn say_why(&self) {
+        if self.is_late(Phase::Head) {
+            let line = "the head took too long".to_owned();
+            self.say(StatusCode::REQUEST_TIMEOUT, line);
+        } else if self.lines.borrow().is_broken() {
+            let line = "a line of the head ends with LF instead of CR LF".to_owned();
+            self.say(StatusCode::BAD_REQUEST, line);
+        }
+    }
+
     /// Answers what hyper doesn't get to answer, or would without a body.
     fn say(&self, status: StatusCode, line: String) {
         let answer = (self.shared.setup.refuse)(status, line).into_last_bytes();
@@ -186,7 +214,9 @@ impl Client {
 
     /// What hyper itself says of a head that it can't read has a status and nothing else; ours says more.
     fn replaces(&self, answer: &[u8]) -> bool {
-        if !self.progress.borrow().is_before_body() {
+        // All of ours have a body. By the phase it can't be told: the head may have come with the request before.
+        let is_bare = answer.windows(BARE.len()).any(|at| at == BARE);
+        if !(is_bare && answer.ends_with(b"\r\n\r\n")) {
             return false;
         }
         let status = answer
@@ -231,13 +261,24 @@ impl hyper::rt::Read for Socket {
         client.progress.borrow().time_left()?;
         let mut bytes = [0; READ_BYTES];
         let room = into.remaining().min(READ_BYTES);
-        let Poll::Ready(count) = ready(client.stream.borrow_mut().read(&mut bytes[..room]))? else {
+        let read = match client.lines.borrow().is_broken() {
+            true => Err(io::ErrorKind::InvalidData.into()),
+            false => client.stream.borrow_mut().read(&mut bytes[..room]),
+        };
+        if client.stream.borrow().has_shaken_hands() {
+            client.progress.borrow_mut().hands_are_shaken(limits);
+        }
+        let Poll::Ready(count) = ready(read)? else {
             return Poll::Pending;
         };
         if count > 0 {
             client.progress.borrow_mut().bytes_came(limits);
         }
-        into.put_slice(&bytes[..count]);
+        let good = client.lines.borrow_mut().look(&bytes[..count]);
+        if good == 0 && count > 0 {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        into.put_slice(&bytes[..good]);
         Poll::Ready(Ok(()))
     }
 }

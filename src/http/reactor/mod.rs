@@ -4,13 +4,14 @@
 //!
 //! - `event_loop`: a thread's loop over its connections
 //! - `connection`: one client's requests, from its first byte to its end
-//! - `stream`: its socket, in plain text or TLS
+//! - `stream`: its socket, in plain text or TLS; `lines`: whether its heads' lines end as they should
 //! - `mailbox`: how others reach a loop: new connections, and answers that are ready
 //! - `later`: an answer that comes from elsewhere
 
 mod connection;
 mod event_loop;
 mod later;
+mod lines;
 mod mailbox;
 mod stream;
 
@@ -19,7 +20,7 @@ pub use stream::Tls;
 
 use super::acceptor::Acceptor;
 use super::server::{HEAD_BYTES_MIN, Limits};
-use super::{Request, Response, StatusCode};
+use super::{HeaderMap, Method, Request, Response, StatusCode};
 use crate::clock;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 use crossbeam_channel::{Receiver, Sender};
@@ -47,6 +48,8 @@ pub enum Answer {
 
 /// What answers requests, on the loops' threads.
 pub type Handler = dyn Fn(Request) -> Answer + Send + Sync;
+/// What looks at a head before its body is asked for: an error is answered, and ends the connection.
+pub type Screen = dyn Fn(&Method, &HeaderMap) -> Result<(), (StatusCode, String)> + Send + Sync;
 /// What answers in the handler's place where there is no whole request.
 pub type Refuse = dyn Fn(StatusCode, String) -> Response + Send + Sync;
 
@@ -62,6 +65,8 @@ pub struct Setup {
     pub name: &'static str,
     /// Plain text without it.
     pub tls: Option<Tls>,
+    /// For every head.
+    pub screen: Box<Screen>,
     /// For whole requests.
     pub handler: Box<Handler>,
     /// For everything else.

@@ -58,6 +58,14 @@ impl Stream {
         }
     }
 
+    /// Whether clients can be heard; always so in plain text.
+    pub(super) fn has_shaken_hands(&self) -> bool {
+        match self {
+            Self::Plain(_) => true,
+            Self::Tls(stream) => stream.ssl().is_init_finished(),
+        }
+    }
+
     /// What has come; `WouldBlock` where nothing has.
     pub(super) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         uninterrupted(|| match self {
