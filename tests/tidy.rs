@@ -67,7 +67,7 @@ const DOORS: &[(&[&str], &[&str])] = &[
     (&["mio"], &["src/http"]),
     (&["postgres_protocol"], &["src/sink"]),
     (&["r2d2", "r2d2_postgres"], &["src/sink"]),
-    (&["http_body_util", "hyper"], &["src/http"]),
+    (&["http_body_util", "httparse", "hyper"], &["src/http"]),
     (&["prometheus_client"], &["src/observe"]),
     (&["tracing_subscriber"], &["src/observe"]),
     (&["hdrhistogram"], &["src/observe"]),

@@ -4,21 +4,18 @@ use super::table::{Format, table};
 use super::{ConfigArgs, print_data, print_note};
 use crate::clock;
 use crate::config::Config;
-use crate::ids::Partition;
-use crate::kafka::KafkaError;
 use crate::kafka::admin::Admin;
-use crate::kafka::reader::{ReadError, Reader, Span};
+use crate::kafka::lag::{self, Patience, Uncommitted};
 use anyhow::ensure;
 use serde::Serialize;
-use std::collections::HashMap;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-/// Each question to the brokers ends by then.
-const TIMEOUT: Duration = Duration::from_secs(15);
-/// How long to look for the timestamps of first messages, for all partitions together.
-const TIME_LAG_BUDGET: Duration = Duration::from_secs(3);
+const PATIENCE: Patience = Patience {
+    answer: Duration::from_secs(15),
+    timestamps: Duration::from_secs(3),
+};
 
 /// Show how far the group is behind: messages, and time since the first message that it has not committed
 #[derive(clap::Args)]
@@ -86,81 +83,28 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 fn look(config: &Config, admin: &Admin) -> anyhow::Result<Vec<PartitionLag>> {
     let kafka = &config.kafka;
-    // Committed first: what is committed meanwhile can only make the lag look larger, never negative.
-    let committed = admin.committed_offsets(&kafka.group, &kafka.topic, TIMEOUT)?;
+    let looked = lag::look(kafka, admin, Uncommitted::Unknown, PATIENCE)?;
     ensure!(
-        committed.iter().any(Option::is_some),
+        looked.iter().any(|lag| lag.committed.is_some()),
         "group {} has committed nothing of topic {} at {}; is kafka.group right, and did `millpond run` ever run?",
         kafka.group,
         kafka.topic,
         kafka.brokers
     );
-    let ends = admin.end_offsets(&kafka.topic, TIMEOUT)?;
-    let starts = admin.start_offsets(&kafka.topic, TIMEOUT)?;
-    let behind: Vec<Span> = (0..)
-        .map(Partition)
-        .zip(committed.iter().zip(&starts))
-        .zip(&ends)
-        .filter_map(|((partition, (current, start)), end)| {
-            Some(Span {
-                partition,
-                start: (*current)?.max(*start),
-                end: *end,
-            })
-        })
-        .filter(|span| span.start < span.end)
-        .collect();
-    let first = first_timestamps(config, &behind)?;
     let now_ms = clock::wall_ms();
-    let lag = |partition: usize, current_offset: Option<i64>, end: i64| {
-        let lag = current_offset.map(|current| (end - current).max(0));
-        let number = i32::try_from(partition).expect("Kafka counts partitions in an i32");
-        PartitionLag {
-            group: kafka.group.clone(),
-            topic: kafka.topic.clone(),
-            partition,
-            current_offset,
-            log_end_offset: end,
-            lag,
-            time_lag_seconds: match lag {
-                Some(0) => Some(0.0),
-                _ => first
-                    .get(&Partition(number))
-                    .map(|first_ms| seconds(now_ms - first_ms)),
-            },
-            shard: shard_name(config, partition),
-        }
+    let shown = |(partition, looked): (usize, &lag::PartitionLag)| PartitionLag {
+        group: kafka.group.clone(),
+        topic: kafka.topic.clone(),
+        partition,
+        current_offset: looked.committed,
+        log_end_offset: looked.end,
+        lag: looked.lag(Uncommitted::Unknown),
+        time_lag_seconds: looked
+            .time_lag(Uncommitted::Unknown, now_ms)
+            .map(|lag| lag.as_secs_f64()),
+        shard: shard_name(config, partition),
     };
-    Ok(committed
-        .into_iter()
-        .zip(ends)
-        .enumerate()
-        .map(|(at, (current, end))| lag(at, current, end))
-        .collect())
-}
-
-/// The Kafka timestamp of the first record of each span, as far as they are found in time.
-fn first_timestamps(
-    config: &Config,
-    spans: &[Span],
-) -> Result<HashMap<Partition, i64>, KafkaError> {
-    let mut reader = Reader::open_for_few(&config.kafka, &config.kafka.topic, spans)?;
-    let mut found = HashMap::new();
-    let deadline = clock::now() + TIME_LAG_BUDGET;
-    loop {
-        let message = match reader.next(deadline.saturating_duration_since(clock::now())) {
-            None | Some(Err(ReadError::Quiet { .. })) => return Ok(found),
-            // Retention was faster: its partition stays unknown, the others go on.
-            Some(Err(ReadError::Gone { .. })) => continue,
-            Some(Err(ReadError::Kafka(error))) => return Err(error),
-            Some(Ok(message)) => message,
-        };
-        let partition = message.partition();
-        if let Some(first_ms) = message.timestamp().milliseconds() {
-            found.insert(partition, first_ms);
-        }
-        reader.leave(partition);
-    }
+    Ok(looked.iter().enumerate().map(shown).collect())
 }
 
 /// A topic with other partitions than configured has some that no shard owns.
@@ -170,11 +114,6 @@ fn shard_name(config: &Config, partition: usize) -> String {
         .shards
         .get(shard)
         .map_or_else(|| "-".to_owned(), |shard| shard.name.clone())
-}
-
-/// 0 for a message from the future.
-fn seconds(milliseconds: i64) -> f64 {
-    Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0)).as_secs_f64()
 }
 
 fn show(lags: &[PartitionLag], args: &Args) -> anyhow::Result<String> {

@@ -7,10 +7,12 @@
 //! - `reactor`: a few threads for all connections, whose handlers answer later instead: for the many who send
 //! - `acceptor`, `body`, `progress`: what both are made of: the listening thread, from a head to a handler, deadlines
 //! - `connection`, `socket`: one client of `server`, and how hyper sees it
+//! - `client`: the other side, for tools that send requests
 
 mod acceptor;
 mod bearer;
 mod body;
+pub mod client;
 mod connection;
 mod message;
 mod progress;

@@ -1,7 +1,7 @@
 //! The one door to librdkafka: no other room names its crates.
 //!
 //! Clients that apply: the group consumer (`consumer`) and the producer. Clients that look: `admin` for what the brokers
-//! know, `reader` for records outside any group. All unsafe code is in `native`.
+//! know, `reader` for records outside any group, `lag` for both together. All unsafe code is in `native`.
 
 // What all clients share.
 pub mod client;
@@ -16,6 +16,7 @@ pub mod dead_letters;
 pub mod producer;
 // Topics, offsets and groups, as the brokers know them.
 pub mod admin;
+pub mod lag;
 // A cluster in this process, for demonstrations.
 pub mod mock;
 

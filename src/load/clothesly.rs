@@ -46,6 +46,26 @@ pub(super) struct Clothesly {
     linked: u32,
 }
 
+/// What a pair of messages is; the number is a child's.
+enum Pair {
+    Others,
+    Link(u32),
+    Mirrored(u32),
+    Unlinked,
+}
+
+/// What brings a message through the edge.
+pub(super) enum Asked {
+    /// A request for another app, whose row has this number among theirs.
+    Other(u32),
+    /// `setEmail` of this row; it brings both messages of its pair.
+    SetEmail(RowKey),
+    /// An update of this row; a mirrored one brings both messages of its pair.
+    Update { row: RowKey, mirrored: bool },
+    /// The request for the message before.
+    Nothing,
+}
+
 /// What a message of the scenario is.
 pub(super) enum Part {
     /// An update of another app, whose row has this number among theirs.
@@ -95,37 +115,68 @@ impl Clothesly {
         }
     }
 
+    /// What the pair is, and what its random choices go on with: both of its messages see the same.
+    fn pair(&self, pair: u64) -> (Pair, SmallRng) {
+        let mut random = random(self.seed ^ 1, pair);
+        let kind = if random.random_bool(OTHERS_SHARE) {
+            Pair::Others
+        } else if pair.is_multiple_of(LINK_EVERY) {
+            let child = u32::try_from((pair / LINK_EVERY) % u64::from(self.linked));
+            Pair::Link(child.expect("below a u32"))
+        } else {
+            match random.random_range(0..self.rows) {
+                child if child < self.linked => Pair::Mirrored(child),
+                _ => Pair::Unlinked,
+            }
+        };
+        (kind, random)
+    }
+
     /// Writes the message with that number, unless it is another app's.
     pub fn write(&self, number: u64, others: u32, json: &mut Vec<u8>) -> Part {
-        let (pair, is_second) = (number / 2, number % 2 == 1);
-        // Both messages of a pair see the same choices.
-        let mut random = random(self.seed ^ 1, pair);
-        if random.random_bool(OTHERS_SHARE) {
-            return Part::Other(random_of(self.seed, number, 0..others));
-        }
-        if pair % LINK_EVERY == 0 {
-            let child = u32::try_from((pair / LINK_EVERY) % u64::from(self.linked));
-            return self.link(child.expect("below a u32"), is_second, json);
-        }
-        let child = random.random_range(0..self.rows);
-        let row = match (child < self.linked, is_second) {
-            (true, false) => self.row(child),
-            (true, true) => self.row(self.rows),
-            (false, _) => self.row(random_of(self.seed, number, self.linked..self.rows)),
+        let is_second = number % 2 == 1;
+        let (kind, mut random) = self.pair(number / 2);
+        let row = match (kind, is_second) {
+            (Pair::Others, _) => return Part::Other(random_of(self.seed, number, 0..others)),
+            (Pair::Link(child), _) => return self.link(child, is_second, json),
+            (Pair::Mirrored(child), false) => self.row(child),
+            (Pair::Mirrored(_), true) => self.row(self.rows),
+            (Pair::Unlinked, _) => self.unlinked(number),
         };
         open(row, json);
-        json.extend_from_slice(br#","tags":{"#);
-        let mut quoted = |of: &[&str]| format!("\"{}\"", of[random.random_range(0..of.len())]);
-        push_member(json, true, "location", &quoted(&LOCATIONS));
-        push_member(json, false, "color", &quoted(&COLORS));
-        push_member(
-            json,
-            false,
-            "level",
-            &random.random_range(1..100).to_string(),
-        );
-        json.extend_from_slice(b"}}");
+        write_tags(&mut random, json);
+        json.push(b'}');
         Part::Own(row)
+    }
+
+    /// Writes the body of the request that brings the message with that number, unless it is another app's.
+    pub fn write_body(&self, number: u64, others: u32, json: &mut Vec<u8>) -> Asked {
+        let is_second = number % 2 == 1;
+        let (kind, mut random) = self.pair(number / 2);
+        let (row, mirrored) = match (kind, is_second) {
+            (Pair::Others, _) => return Asked::Other(random_of(self.seed, number, 0..others)),
+            (Pair::Link(_) | Pair::Mirrored(_), true) => return Asked::Nothing,
+            (Pair::Link(child), false) => {
+                open_body(self.app, json);
+                json.extend_from_slice(format!(r#","email":"{EMAIL}"}}"#).as_bytes());
+                return Asked::SetEmail(self.row(child));
+            }
+            (Pair::Mirrored(child), false) => (self.row(child), true),
+            (Pair::Unlinked, _) => (self.unlinked(number), false),
+        };
+        open_body(self.app, json);
+        write_tags(&mut random, json);
+        if mirrored {
+            json.extend_from_slice(br#","mirror_to":""#);
+            push_id(json, self.parent.0);
+            json.push(b'"');
+        }
+        json.push(b'}');
+        Asked::Update { row, mirrored }
+    }
+
+    fn unlinked(&self, number: u64) -> RowKey {
+        self.row(random_of(self.seed, number, self.linked..self.rows))
     }
 
     /// What the edge makes of `setEmail`.
@@ -155,11 +206,26 @@ fn random_of(seed: u64, number: u64, range: std::ops::Range<u32>) -> u32 {
 }
 
 fn open(row: RowKey, json: &mut Vec<u8>) {
-    json.extend_from_slice(br#"{"app_id":""#);
-    push_id(json, row.app.0);
-    json.extend_from_slice(br#"","subscription_id":""#);
+    open_body(row.app, json);
+    json.extend_from_slice(br#","subscription_id":""#);
     push_id(json, row.subscription.0);
     json.push(b'"');
+}
+
+pub(super) fn open_body(app: AppId, json: &mut Vec<u8>) {
+    json.extend_from_slice(br#"{"app_id":""#);
+    push_id(json, app.0);
+    json.push(b'"');
+}
+
+fn write_tags(random: &mut SmallRng, json: &mut Vec<u8>) {
+    json.extend_from_slice(br#","tags":{"#);
+    let mut quoted = |of: &[&str]| format!("\"{}\"", of[random.random_range(0..of.len())]);
+    push_member(json, true, "location", &quoted(&LOCATIONS));
+    push_member(json, false, "color", &quoted(&COLORS));
+    let level = random.random_range(1..100).to_string();
+    push_member(json, false, "level", &level);
+    json.push(b'}');
 }
 
 #[cfg(test)]

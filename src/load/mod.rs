@@ -1,9 +1,21 @@
-//! Traffic for demonstrations, tests and measurements: what to send, then the sending of it at a fixed rate.
+//! Traffic for demonstrations, tests and measurements: what to send, then the sending of it at its time, to Kafka or through
+//! the HTTP edge, and what the consumer makes of it meanwhile.
 
+// What.
 pub mod broken;
 pub mod clothesly;
-pub mod send;
+pub mod requests;
 pub mod traffic;
+// When.
+pub mod schedule;
+// To Kafka.
+pub mod send;
+// Through the edge.
+pub mod http;
+pub mod tally;
+// What comes of it.
+pub mod watch;
 
-pub use send::{LoadError, Pace, Summary, send};
+pub use schedule::{Pace, Spike};
+pub use send::{LoadError, Summary, send};
 pub use traffic::{Message, Scenario, Traffic, TrafficOptions};

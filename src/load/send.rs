@@ -1,6 +1,7 @@
 //! Sends the messages of a run to Kafka: as fast as the brokers take them, or in an open loop, where each message has its
 //! time and is stamped with it. Falling behind is measured, not made up for.
 
+use super::schedule::{Pace, Schedule};
 use super::traffic::{Message, Traffic};
 use crate::clock;
 use crate::config::checked::Kafka;
@@ -9,15 +10,18 @@ use crate::kafka::producer::{Compression, DeliveryError, Producer, Record, SendE
 use crate::observe::recorder::SharedCounter;
 use parking_lot::Mutex;
 use serde::Serialize;
-use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
-use std::{sync::Arc, thread};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// A message that is handed over later than this has missed its rate.
 const BEHIND_MAX: Duration = Duration::from_millis(100);
 
-/// How often delivery reports are taken and the caller is asked whether to go on, in messages.
+/// How often delivery reports are taken and the caller is asked whether to go on, in messages: as fast as it goes, and at a
+/// pace, where a round must not last long.
 const ROUND: u64 = 100;
+const ROUND_PACED: u64 = 10;
+/// The same, for one message that is due much later.
+const WAIT_STEP: Duration = Duration::from_millis(100);
 
 /// What the producer may hold. Large, so that each of many partitions gets batches worth their cost.
 const QUEUE_RECORDS_MAX: u32 = 500_000;
@@ -31,15 +35,6 @@ const QUEUE_FULL_POLL: Duration = Duration::from_millis(5);
 
 /// A broker may be slow or away for a while; a message that it never took fails the run.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(300);
-
-/// How fast to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
-    /// As fast as the brokers take it; each message is stamped when it is handed over.
-    Free,
-    /// So many messages a second; each is stamped with the time at which it was due.
-    PerSecond(NonZeroU32),
-}
 
 /// What came of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -144,16 +139,23 @@ pub fn send(
     check_topic(kafka, &producer, traffic.partitions())?;
 
     let schedule = Schedule::start(pace);
+    let round = if pace == Pace::Free {
+        ROUND
+    } else {
+        ROUND_PACED
+    };
     let mut message = Message::default();
     let (mut broken, mut bytes, mut behind_max) = (0, 0, Duration::ZERO);
     for number in 0..traffic.options().messages {
-        if number % ROUND == 0 {
+        if number % round == 0 {
             producer.poll(Duration::ZERO);
             if deliveries.failed.get() > 0 || !go_on(number) {
                 break;
             }
         }
-        schedule.wait(number);
+        if !schedule.wait(number, WAIT_STEP, || go_on(number)) {
+            break;
+        }
         traffic.write(number, &mut message);
         hand_over(
             &producer,
@@ -233,52 +235,5 @@ fn hand_over(
             Err((SendError::QueueFull, ())) => producer.poll(QUEUE_FULL_POLL),
             Err((error, ())) => return Err(LoadError::NotSent { number, error }),
         }
-    }
-}
-
-/// When each message is due.
-struct Schedule {
-    pace: Pace,
-    started: Instant,
-    started_ms: i64,
-}
-
-impl Schedule {
-    fn start(pace: Pace) -> Self {
-        Self {
-            pace,
-            started: clock::now(),
-            started_ms: clock::wall_ms(),
-        }
-    }
-
-    /// From the start; `None` for whenever it can be sent.
-    fn due(&self, number: u64) -> Option<Duration> {
-        let Pace::PerSecond(rate) = self.pace else {
-            return None;
-        };
-        let nanoseconds = u128::from(number) * 1_000_000_000 / u128::from(rate.get());
-        Some(Duration::from_nanos(
-            u64::try_from(nanoseconds).unwrap_or(u64::MAX),
-        ))
-    }
-
-    fn wait(&self, number: u64) {
-        if let Some(due) = self.due(number) {
-            // Shorter sleeps than a timer's tick come late together; those behind are then due at once.
-            thread::sleep((self.started + due).saturating_duration_since(clock::now()));
-        }
-    }
-
-    fn timestamp_ms(&self, number: u64) -> Option<i64> {
-        let due_ms = i64::try_from(self.due(number)?.as_millis()).unwrap_or(i64::MAX);
-        Some(self.started_ms.saturating_add(due_ms))
-    }
-
-    fn behind(&self, number: u64) -> Duration {
-        let due = self.due(number).map(|due| self.started + due);
-        due.map_or(Duration::ZERO, |due| {
-            clock::now().saturating_duration_since(due)
-        })
     }
 }

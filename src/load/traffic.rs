@@ -95,10 +95,10 @@ impl Default for Message {
 
 /// Generates the messages of a run.
 pub struct Traffic {
-    options: TrafficOptions,
+    pub(super) options: TrafficOptions,
     partitioner: Partitioner,
     zipf: Zipf<f64>,
-    clothesly: Option<Clothesly>,
+    pub(super) clothesly: Option<Clothesly>,
 }
 
 /// Names of tags with the values that they take, as JSON.
@@ -199,7 +199,7 @@ impl Traffic {
         }
     }
 
-    fn row_of_many(&self, index: u32) -> RowKey {
+    pub(super) fn row_of_many(&self, index: u32) -> RowKey {
         let TrafficOptions { seed, apps, .. } = self.options;
         RowKey {
             app: AppId(id(seed, "app", index % apps)),
@@ -240,7 +240,7 @@ impl Traffic {
         row
     }
 
-    fn pick_row(&self, random: &mut SmallRng) -> u32 {
+    pub(super) fn pick_row(&self, random: &mut SmallRng) -> u32 {
         let rows = self.options.rows;
         match self.options.scenario {
             Scenario::Uniform => random.random_range(0..rows),
@@ -267,17 +267,23 @@ impl Traffic {
         })
     }
 
-    fn write_update(&self, row: RowKey, random: &mut SmallRng, json: &mut Vec<u8>) {
-        json.extend_from_slice(br#"{"app_id":""#);
-        push_id(json, row.app.0);
-        json.extend_from_slice(br#"","subscription_id":""#);
-        push_id(json, row.subscription.0);
-        json.extend_from_slice(br#"","tags":{"#);
+    /// The members that every update may have, each after a comma.
+    pub(super) fn write_changes(&self, random: &mut SmallRng, json: &mut Vec<u8>) {
+        json.extend_from_slice(br#","tags":{"#);
         write_tags(random, json);
         json.push(b'}');
         if random.random_bool(self.options.counts_share) {
             write_counts(random, json);
         }
+    }
+
+    fn write_update(&self, row: RowKey, random: &mut SmallRng, json: &mut Vec<u8>) {
+        json.extend_from_slice(br#"{"app_id":""#);
+        push_id(json, row.app.0);
+        json.extend_from_slice(br#"","subscription_id":""#);
+        push_id(json, row.subscription.0);
+        json.push(b'"');
+        self.write_changes(random, json);
         // Some messages say what device it is, and few hold what the wire format doesn't know.
         match random.random_range(0..1000) {
             0..50 => {

@@ -5,6 +5,7 @@
 //! - `edge`: what the HTTP edge answered
 //! - `process`: what the kernel knows of this process
 //! - `metrics`: every metric with its name, unit and meaning
+//! - `delays`: one distribution, for tools that measure from outside
 //! - `summary`: the JSON line at the end of a run, and its histograms as a file
 //! - `admin`: the address with health and metrics
 //! - `hot`: the answer that says who is hot
@@ -14,6 +15,7 @@
 
 pub mod admin;
 pub mod changes;
+pub mod delays;
 pub mod edge;
 pub mod gate;
 pub mod hot;

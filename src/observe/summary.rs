@@ -96,7 +96,7 @@ fn ratio(part: Duration, whole: Duration) -> f64 {
 }
 
 impl Quantiles {
-    fn of(histogram: &Histogram<u64>) -> Self {
+    pub(super) fn of(histogram: &Histogram<u64>) -> Self {
         Self {
             p50: histogram.value_at_quantile(0.5),
             p90: histogram.value_at_quantile(0.9),

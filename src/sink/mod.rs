@@ -11,6 +11,7 @@
 //! - [`standing`]: how new rows are, for those who only look
 //! - [`sqlstate`]: what each error of Postgres asks for
 //! - [`rate`]: the bound on rows per second
+//! - [`written`]: the rows that a shard has written, by its own count
 //! - [`schema`]: the tables, and the memory of where their offsets come from
 
 pub mod connect;
@@ -25,3 +26,4 @@ pub mod shard;
 pub mod sqlstate;
 pub mod standing;
 pub mod statement;
+pub mod written;

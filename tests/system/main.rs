@@ -11,6 +11,7 @@
 //! - [`storm`]: they do so all the time
 //! - [`interleavings`]: other writers, refusals and crashes in every order
 //! - [`incident`]: one row gets nearly half of all messages
+//! - [`load_http`]: traffic through the edge, and a spike of it
 //! - [`write_rate`]: the bound on a shard's writes, by Postgres' own counters
 //! - [`bad_input`]: each reason of a dead letter
 //! - [`letters`]: dead letters are listed, sent again and dropped
@@ -48,6 +49,7 @@ mod ingest;
 mod interleavings;
 mod letters;
 mod links;
+mod load_http;
 mod losses;
 mod members;
 mod mutants;

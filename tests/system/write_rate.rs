@@ -20,7 +20,7 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// Each statement notes how many rows it wrote. The note's own transaction is the statement's, so Postgres knows when it
 /// was committed.
-const NOTE_WRITES: &str = "
+pub const NOTE_WRITES: &str = "
     CREATE TABLE note (rows int NOT NULL);
     CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN INSERT INTO note SELECT count(*) FROM written HAVING count(*) > 0; RETURN NULL; END $$;
@@ -36,14 +36,14 @@ fn bound() -> u64 {
 }
 
 /// When how many rows were written, in microseconds.
-fn writes(client: &mut Client) -> Vec<(i64, u64)> {
+pub fn writes(client: &mut Client) -> Vec<(i64, u64)> {
     let sql = "SELECT (extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000000)::int8, rows FROM note ORDER BY 1";
     let row = |row: &postgres::Row| (row.get(0), u64::try_from(row.get::<_, i32>(1)).unwrap());
     client.query(sql, &[]).unwrap().iter().map(row).collect()
 }
 
 /// The most rows in any second of these.
-fn most_in_a_second(writes: &[(i64, u64)]) -> u64 {
+pub fn most_in_a_second(writes: &[(i64, u64)]) -> u64 {
     let (mut most, mut rows, mut first) = (0, 0, 0);
     for (at, count) in writes {
         rows += count;
