@@ -236,6 +236,23 @@ pub fn source_now(admin: &Admin, config: &Config) -> Result<Source, RunError> {
     })
 }
 
+/// Updates of another topic that the group began with and has not applied.
+pub fn left_behind(admin: &Admin, group: &str, topic: &str) -> Result<i64, KafkaError> {
+    if admin.topic_partitions(topic, TIMEOUT)?.is_none() {
+        return Ok(0);
+    }
+    let committed = admin.committed_offsets(group, topic, TIMEOUT)?;
+    if committed.iter().all(Option::is_none) {
+        return Ok(0);
+    }
+    let starts = admin.start_offsets(topic, TIMEOUT)?;
+    let ends = admin.end_offsets(topic, TIMEOUT)?;
+    let partitions = committed.iter().zip(starts).zip(ends);
+    Ok(partitions
+        .map(|((committed, start), end)| (end - committed.unwrap_or(start).max(start)).max(0))
+        .sum())
+}
+
 fn check_shard(shard: &Shard, source: &Source) -> Result<(), Trouble> {
     let named = |why: String| format!("shard {}: {why}", shard.name);
     let mut client = connect(&shard.postgres, "millpond/check")

@@ -354,6 +354,21 @@ fn check_other_topics(
     )))
 }
 
+/// Other topics whose updates came here under lower incarnations; none where the tables are not made yet.
+pub fn topics_before(client: &mut Client, source: &Source) -> Result<Vec<String>, SchemaError> {
+    let there: bool = client
+        .query_one("SELECT to_regclass('millpond_source') IS NOT NULL", &[])?
+        .get(0);
+    if !there {
+        return Ok(Vec::new());
+    }
+    let rows = client.query(
+        "SELECT topic FROM millpond_source WHERE topic <> $1 AND incarnation < $2 ORDER BY topic",
+        &[&source.topic, &source.incarnation],
+    )?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// Looks for rows of apps that belong to another shard: what a move left behind. Two looks into the primary key's index.
 pub fn check_apps(
     client: &mut impl GenericClient,

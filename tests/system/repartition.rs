@@ -22,6 +22,7 @@ const FIRST_LOAD: [&str; 8] = load("20000", "zipf", "0");
 const SECOND_LOAD: [&str; 8] = load("60000", "uniform", "60");
 /// Links of each app; the limit takes the last ones of the second load.
 const FIRST_CHILDREN: std::ops::Range<u32> = 0..20;
+const LATE_CHILDREN: std::ops::Range<u32> = 0..1;
 const SECOND_CHILDREN: std::ops::Range<u32> = 10..50;
 const LETTERS: u32 = 60 + 2 * (SECOND_CHILDREN.end - LINKS_MAX);
 
@@ -171,6 +172,7 @@ fn as_if_from_the_beginning() -> (Vec<String>, Vec<String>) {
     let whole = Pond::new("repartition-whole", &shape(24));
     whole.load(&FIRST_LOAD);
     link(&whole, FIRST_CHILDREN);
+    link(&whole, LATE_CHILDREN);
     whole.load(&SECOND_LOAD);
     link(&whole, SECOND_CHILDREN);
     whole.catch_up();
@@ -203,9 +205,12 @@ fn assert_a_forgotten_incarnation_is_refused(pond: &Pond) {
         &["taken for replays", "set kafka.incarnation = 2"],
     );
     assert_refuses(pond, "run", &[]);
+    assert_eq!(tables_of_the_new_shard(pond), 0, "nothing was made");
+}
+
+fn tables_of_the_new_shard(pond: &Pond) -> i64 {
     let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
-    let tables: i64 = pond.shard(1).query_one(tables, &[]).unwrap().get(0);
-    assert_eq!(tables, 0, "nothing was made");
+    pond.shard(1).query_one(tables, &[]).unwrap().get(0)
 }
 
 fn assert_forgotten_rows_are_refused(pond: &Pond, moved: i64) {
@@ -223,6 +228,19 @@ fn assert_forgotten_rows_are_refused(pond: &Pond, moved: i64) {
     assert_eq!(count(pond, 0, "source_incarnation <> 1"), 0);
 }
 
+/// An update of each app comes to the old topic after it was believed to be drained.
+fn assert_what_was_not_drained_is_refused(pond: &Pond, old: &str) {
+    let new = std::fs::read_to_string(&pond.config).unwrap();
+    configure(pond, old);
+    link(pond, LATE_CHILDREN);
+    configure(pond, &new);
+    assert_refuses(pond, "init", &[&pond.topic, "holds 2 messages", "Drain it"]);
+    assert_eq!(tables_of_the_new_shard(pond), 0, "nothing was made");
+    configure(pond, old);
+    assert_eq!(pond.catch_up()["messages"], 2);
+    configure(pond, &new);
+}
+
 #[test]
 fn a_shard_is_added_and_every_row_is_what_all_its_updates_make_of_it() {
     let (mut pond, new) = begun();
@@ -235,6 +253,7 @@ fn a_shard_is_added_and_every_row_is_what_all_its_updates_make_of_it() {
     assert_a_forgotten_incarnation_is_refused(&pond);
     let raised = "partitions = 24\nincarnation = 2";
     pond.reconfigure("partitions = 24", raised);
+    assert_what_was_not_drained_is_refused(&pond, &old);
     pond.good(&["init"]);
     assert_forgotten_rows_are_refused(&pond, moved);
     copy_moved(&pond);
