@@ -122,6 +122,17 @@ fn init_shards(
         let of_shard = || format!("shard {} ({})", shard.name, shard.postgres.shown);
         let mut client =
             connect::connect(&shard.postgres, "millpond/init").with_context(of_shard)?;
+        for topic in schema::topics_before(&mut client, &source).with_context(of_shard)? {
+            let group = &config.kafka.group;
+            let left = checks::left_behind(admin, group, &topic)?;
+            ensure!(
+                left == 0,
+                "{}: its rows come from topic {topic} too, which holds {left} messages that group {group} has not applied, and \
+                 never would under the raised kafka.incarnation; no table was changed. Drain it with the old configuration \
+                 (`millpond run --until-caught-up`), or delete it if they may be lost",
+                of_shard()
+            );
+        }
         let made =
             schema::init(&mut client, &shape::SUBSCRIPTION, &source).with_context(of_shard)?;
         let tables = match made.tables.as_slice() {

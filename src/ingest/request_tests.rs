@@ -197,12 +197,21 @@ fn sizes_are_bounded_and_the_limit_is_named() {
         of(refusal(r#","counts":{"names":1}"#)),
         ("too-long", Some("counts"), Some(4))
     );
-    assert_eq!(
-        of(refusal(r#","tags":{"a":"12345"}"#)),
-        ("too-long", Some("tags"), Some(6))
-    );
-    let fine = with_app(r#","tags":{"a":"1234","b":null},"counts":{"name":1}"#);
-    assert!(read(&small, &target, &[], &fine).is_ok());
+    // Of a text what it says counts, not how it is written.
+    for value in [r#""1234567""#, r#""123456\u0041""#, "1234567"] {
+        assert_eq!(
+            of(refusal(&format!(r#","tags":{{"a":{value}}}"#))),
+            ("too-long", Some("tags"), Some(6)),
+            "{value}"
+        );
+    }
+    for value in [r#""123456""#, r#""12345\u0041""#, "123456"] {
+        let fields = format!(r#","tags":{{"a":{value},"b":null}},"counts":{{"name":1}}"#);
+        assert!(
+            read(&small, &target, &[], &with_app(&fields)).is_ok(),
+            "{value}"
+        );
+    }
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub struct Source<'a> {
 pub struct Second {
     /// Its end, from the beginning of the watch.
     pub seconds: f64,
-    /// What part of the run it is.
+    /// What part of the run it is, by the schedule; messages that are late come in a later one.
     pub phase: Phase,
     /// Messages sent a second.
     pub sent_per_s: f64,

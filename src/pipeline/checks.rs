@@ -1,5 +1,5 @@
-//! What must hold before anything is written: the topic is there with the configured partitions, every shard has the tables,
-//! and the offsets in its rows come from this topic. Kafka away: wait, and say so.
+//! What must hold before anything is written: the topic is there with the configured partitions, every shard has the tables
+//! and rows of its own apps only, and the offsets in them come from this topic. Kafka away: wait, and say so.
 
 use super::RunError;
 use crate::config::Config;
@@ -8,7 +8,7 @@ use crate::kafka::KafkaError;
 use crate::kafka::admin::Admin;
 use crate::rules;
 use crate::sink::connect::connect;
-use crate::sink::schema::{SchemaError, Source, check_source, check_tables};
+use crate::sink::schema::{SchemaError, Source, check_apps, check_source, check_tables};
 use crate::sink::shape::SUBSCRIPTION;
 use crate::sync::{Ordering, SignalFlag};
 use crate::worker::SinkKind;
@@ -236,12 +236,30 @@ pub fn source_now(admin: &Admin, config: &Config) -> Result<Source, RunError> {
     })
 }
 
+/// Updates of another topic that the group began with and has not applied.
+pub fn left_behind(admin: &Admin, group: &str, topic: &str) -> Result<i64, KafkaError> {
+    if admin.topic_partitions(topic, TIMEOUT)?.is_none() {
+        return Ok(0);
+    }
+    let committed = admin.committed_offsets(group, topic, TIMEOUT)?;
+    if committed.iter().all(Option::is_none) {
+        return Ok(0);
+    }
+    let starts = admin.start_offsets(topic, TIMEOUT)?;
+    let ends = admin.end_offsets(topic, TIMEOUT)?;
+    let partitions = committed.iter().zip(starts).zip(ends);
+    Ok(partitions
+        .map(|((committed, start), end)| (end - committed.unwrap_or(start).max(start)).max(0))
+        .sum())
+}
+
 fn check_shard(shard: &Shard, source: &Source) -> Result<(), Trouble> {
     let named = |why: String| format!("shard {}: {why}", shard.name);
     let mut client = connect(&shard.postgres, "millpond/check")
         .map_err(|error| Trouble::Away(named(error.to_string())))?;
     check_tables(&mut client, &SUBSCRIPTION)
-        .and_then(|()| check_source(&mut client, source))
+        .and_then(|()| check_apps(&mut client, &SUBSCRIPTION, shard.apps))
+        .and_then(|()| check_source(&mut client, &SUBSCRIPTION, source))
         .map_err(|error| match error {
             SchemaError::Postgres(error) => Trouble::Away(named(error.to_string())),
             wrong => Trouble::Wrong(named(wrong.to_string())),

@@ -5,6 +5,7 @@
 
 use super::shape::{Kind, SetType, Shape};
 use crate::ids::Partition;
+use postgres::error::SqlState;
 use postgres::{Client, GenericClient};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -165,11 +166,12 @@ pub fn init(client: &mut Client, shape: &Shape, source: &Source) -> Result<Made,
         }
     }
     check_tables(&mut transaction, shape)?;
+    check_other_topics(&mut transaction, shape, source)?;
     if remembered(&mut transaction, &source.topic)?.is_none() {
         write_source(&mut transaction, source)?;
         made.source = true;
     }
-    check_source(&mut transaction, source)?;
+    check_source(&mut transaction, shape, source)?;
     transaction.commit()?;
     Ok(made)
 }
@@ -278,7 +280,12 @@ fn write_source(client: &mut impl GenericClient, source: &Source) -> Result<(), 
 
 /// Compares where offsets come from with what the shard remembers. A raised incarnation is written down: the operator has
 /// said that the old topic is drained.
-pub fn check_source(client: &mut impl GenericClient, source: &Source) -> Result<(), SchemaError> {
+pub fn check_source(
+    client: &mut impl GenericClient,
+    shape: &Shape,
+    source: &Source,
+) -> Result<(), SchemaError> {
+    check_other_topics(client, shape, source)?;
     let Some(before) = remembered(client, &source.topic)? else {
         let message = format!(
             "this shard has never seen topic {}. Run `millpond init` first",
@@ -321,6 +328,84 @@ pub fn check_source(client: &mut impl GenericClient, source: &Source) -> Result<
         source.topic,
         differs.join("; "),
         before.incarnation + 1
+    )))
+}
+
+/// Fences don't tell topics apart: where there are rows, a topic needs an incarnation above that of every other one.
+fn check_other_topics(
+    client: &mut impl GenericClient,
+    shape: &Shape,
+    source: &Source,
+) -> Result<(), SchemaError> {
+    let newer = client.query_opt(
+        "SELECT topic, incarnation FROM millpond_source WHERE topic <> $1 AND incarnation >= $2 \
+         ORDER BY incarnation DESC LIMIT 1",
+        &[&source.topic, &source.incarnation],
+    )?;
+    let Some(row) = newer else { return Ok(()) };
+    // Not asked together: a table that somebody has locked would hold the usual answer too.
+    let rows = format!("SELECT FROM {} LIMIT 1", shape.table);
+    if client.query_opt(&rows, &[])?.is_none() {
+        return Ok(());
+    }
+    let (topic, incarnation): (String, i32) = (row.get(0), row.get(1));
+    Err(SchemaError::Source(format!(
+        "rows here may come from topic {topic} under kafka.incarnation = {incarnation}, and this process has topic {} under \
+         {}: its updates would be taken for replays. If topic {topic} was drained, set kafka.incarnation = {}; else this is \
+         an old configuration",
+        source.topic,
+        source.incarnation,
+        incarnation + 1
+    )))
+}
+
+/// Other topics whose updates came here under lower incarnations; none where the tables are not made yet.
+pub fn topics_before(client: &mut Client, source: &Source) -> Result<Vec<String>, SchemaError> {
+    let there: bool = client
+        .query_one("SELECT to_regclass('millpond_source') IS NOT NULL", &[])?
+        .get(0);
+    if !there {
+        return Ok(Vec::new());
+    }
+    let rows = client.query(
+        "SELECT topic FROM millpond_source WHERE topic <> $1 AND incarnation < $2 ORDER BY topic",
+        &[&source.topic, &source.incarnation],
+    )?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Looks for rows of apps that belong to another shard: what a move left behind. Two looks into the primary key's index.
+/// A table that somebody has locked is not waited for, and passes.
+pub fn check_apps(
+    client: &mut Client,
+    shape: &Shape,
+    (first, last): (u8, u8),
+) -> Result<(), SchemaError> {
+    let (table, [app, _]) = (shape.table, shape.keys);
+    let below = format!("{first:02x}000000-0000-0000-0000-000000000000");
+    let above = format!("{last:02x}ffffff-ffff-ffff-ffff-ffffffffffff");
+    let sql = format!(
+        "(SELECT {app}::text FROM {table} WHERE {app} < '{below}' ORDER BY {app} LIMIT 1) UNION ALL \
+         (SELECT {app}::text FROM {table} WHERE {app} > '{above}' ORDER BY {app} DESC LIMIT 1) LIMIT 1"
+    );
+    let mut transaction = client.transaction()?;
+    transaction.batch_execute("SET LOCAL lock_timeout = '500ms'")?;
+    let found = match transaction.query_opt(&sql, &[]) {
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            tracing::warn!(
+                table,
+                "locked by somebody: whether it has rows of apps that belong to another shard is not checked"
+            );
+            None
+        }
+        found => found?,
+    };
+    transaction.rollback()?;
+    let Some(row) = found else { return Ok(()) };
+    Err(SchemaError::Source(format!(
+        "the table {table} has rows of apps outside {first:02x}-{last:02x}, as {}. Updates of theirs go to another shard now \
+         and would not find them: copy these rows and those of the table parent there, then delete them here",
+        row.get::<_, String>(0)
     )))
 }
 

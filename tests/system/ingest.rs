@@ -14,7 +14,7 @@
 //! - [`fuzz`]: seeded mutations of good requests, by [`mutate`], judged by [`model`]
 
 mod bad_days;
-mod edge;
+pub mod edge;
 mod fuzz;
 mod good;
 mod heads;

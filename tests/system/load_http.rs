@@ -1,8 +1,8 @@
 //! Traffic through the edge: what is answered with 200 is in the topic, once, and what a spike does to the shards.
 
-use crate::child::{Ended, Process};
-use crate::pond::{Pond, Shape, free_port};
-use crate::reading;
+use crate::child::Ended;
+use crate::ingest::edge::Edge;
+use crate::pond::{Pond, Shape};
 use crate::write_rate::{NOTE_WRITES, most_in_a_second, writes};
 use millpond::kafka::admin::Admin;
 use serde_json::{Value, json};
@@ -10,23 +10,11 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// An edge and the URL that it answers at.
-fn edge(pond: &Pond, more: &[&str]) -> (Process, String) {
-    let (port, admin_port) = (free_port(), free_port());
-    let listen = format!("ingest.listen=127.0.0.1:{port}");
-    let admin = format!("ingest.admin_listen=127.0.0.1:{admin_port}");
-    let usual = ["ingest", "--set", &listen, "--set", &admin];
-    let process = pond.start(&[&usual, more].concat(), &[]);
-    // It answers 503 until it knows who leads each partition.
-    pond.wait_for("the edge is ready", SOON, |_| {
-        reading::ask(admin_port, "/readyz").is_some_and(|(status, _)| status == 200)
-    });
-    (process, format!("http://127.0.0.1:{port}"))
-}
-
-fn end(process: Process) {
-    let ended = process.terminate(SOON);
-    assert!(ended.status.success(), "{}", ended.stderr);
+/// An edge that is ready, and its URL. Before that it answers 503.
+fn edge(pond: &Pond, settings: &[&str]) -> (Edge, String) {
+    let edge = Edge::start(pond, settings);
+    let url = format!("http://{}", edge.address);
+    (edge, url)
 }
 
 /// Messages that the topic has.
@@ -39,7 +27,7 @@ fn in_topic(pond: &Pond) -> i64 {
 #[test]
 fn what_is_answered_with_200_is_in_the_topic_and_nothing_else() {
     let pond = Pond::new("load-http", &Shape::default());
-    let (process, url) = edge(&pond, &[]);
+    let (edge, url) = edge(&pond, &[]);
     let summary = pond.load(&["--http", &url, "--messages", "20000", "--rows", "5000"]);
     println!("{summary}");
     assert_eq!(summary["answers"], json!({"200": 20_000}));
@@ -57,7 +45,7 @@ fn what_is_answered_with_200_is_in_the_topic_and_nothing_else() {
         (&"open".into(), &3_000.into())
     );
     assert!(summary["seconds"].as_f64().unwrap() >= 2.999, "{summary}");
-    end(process);
+    edge.stop();
     assert_eq!(in_topic(&pond), 23_000);
     assert_eq!(pond.catch_up()["dead_lettered"], 0);
     let verdict = pond.assert_exact();
@@ -67,7 +55,7 @@ fn what_is_answered_with_200_is_in_the_topic_and_nothing_else() {
 #[test]
 fn links_and_mirrored_updates_of_the_incident_go_through_the_edge() {
     let pond = Pond::new("load-http-pairs", &Shape::default());
-    let (process, url) = edge(&pond, &[]);
+    let (edge, url) = edge(&pond, &[]);
     let shape = [
         "--scenario",
         "clothesly",
@@ -78,7 +66,7 @@ fn links_and_mirrored_updates_of_the_incident_go_through_the_edge() {
     ];
     let summary = pond.load(&[&["--http", &url], &shape[..]].concat());
     println!("{summary}");
-    end(process);
+    edge.stop();
     let requests = summary["requests"].as_u64().unwrap();
     assert!((4_000..5_000).contains(&requests), "{summary}");
     assert_eq!(
@@ -102,14 +90,14 @@ fn links_and_mirrored_updates_of_the_incident_go_through_the_edge() {
 #[test]
 fn refused_requests_are_counted_by_reason_and_bring_nothing() {
     let pond = Pond::new("load-http-refused", &Shape::default());
-    let (process, url) = edge(&pond, &["--set", "ingest.tokens=[\"sesame\"]"]);
+    let (edge, url) = edge(&pond, &["ingest.tokens=[\"sesame\"]"]);
     let with = |token: &str| pond.load(&["--http", &url, "--messages", "500", "--token", token]);
     let refused = with("wrong");
     assert_eq!(refused["answers"], json!({"401": 500}));
     assert_eq!(refused["reasons"], json!({"unauthorized": 500}));
     assert_eq!((&refused["messages"], in_topic(&pond)), (&0.into(), 0));
     assert_eq!(with("sesame")["answers"], json!({"200": 500}));
-    end(process);
+    edge.stop();
     assert_eq!(in_topic(&pond), 500);
 }
 
@@ -118,7 +106,7 @@ fn refused_requests_are_counted_by_reason_and_bring_nothing() {
 #[test]
 fn requests_that_a_killed_edge_leaves_without_answer_are_not_sent_again() {
     let pond = Pond::new("load-http-killed", &Shape::default());
-    let (process, url) = edge(&pond, &[]);
+    let (edge, url) = edge(&pond, &[]);
     let load = [
         "load",
         "--http",
@@ -130,7 +118,7 @@ fn requests_that_a_killed_edge_leaves_without_answer_are_not_sent_again() {
     ];
     let load = pond.start(&load, &[]);
     pond.wait_for("messages come", SOON, |pond| in_topic(pond) > 2_000);
-    process.kill();
+    edge.kill();
     let summary = load.wait(SOON).json();
     println!("{summary}");
     let count = |name: &str| summary[name].as_i64().unwrap();
@@ -159,7 +147,7 @@ fn highest(seconds: &[Value], key: &str) -> f64 {
 
 /// 200, 2,000 and 200 requests a second, with a consumer beside it; the summary and the seconds.
 fn spike(pond: &Pond) -> (Value, Vec<Value>) {
-    let (process, url) = edge(pond, &[]);
+    let (edge, url) = edge(pond, &[]);
     let consumer = pond.start(&["run"], &[]);
     let rate = ["load", "--scenario", "spike", "--rate", "200"];
     let lasting = ["--calm-seconds", "10", "--spike-seconds", "10"];
@@ -167,8 +155,9 @@ fn spike(pond: &Pond) -> (Value, Vec<Value>) {
     let ended = pond.command(&[&rate[..], &lasting, &more].concat());
     let summary = ended.json();
     println!("{}\n{summary}", ended.stderr);
-    end(process);
-    end(consumer);
+    edge.stop();
+    let consumed = consumer.terminate(SOON);
+    assert!(consumed.status.success(), "{}", consumed.stderr);
     (summary, seconds(&ended))
 }
 

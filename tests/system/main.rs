@@ -17,6 +17,7 @@
 //! - [`letters`]: dead letters are listed, sent again and dropped
 //! - [`links`]: rows that are linked to parents
 //! - [`losses`]: records are gone before they were read
+//! - [`repartition`]: a shard is added, and the topic made with more partitions
 //! - [`rewind`]: a database that lost a tail gets it again
 //! - [`rules`]: skip rules hold on every process, over restarts, moves and kills
 //! - [`demo`]: everything in one process, with nothing installed
@@ -55,6 +56,7 @@ mod members;
 mod mutants;
 mod pond;
 mod reading;
+mod repartition;
 mod rewind;
 mod rules;
 mod secure;

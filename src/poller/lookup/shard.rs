@@ -7,7 +7,7 @@ use crate::config::checked::Config;
 use crate::ids::{Note, Partition, ShardIndex};
 use crate::sink::connect::connect;
 use crate::sink::schema::{
-    Source, check_source, check_tables, remember_partitions, seen_partitions,
+    Source, check_apps, check_source, check_tables, remember_partitions, seen_partitions,
 };
 use crate::sink::shape::SUBSCRIPTION;
 use crate::sync::AtomicBool;
@@ -111,7 +111,8 @@ impl LookupShard {
         let shard = &self.config.shards[self.shard.0];
         let mut client = connect(&shard.postgres, "millpond/lookup")?;
         check_tables(&mut client, &SUBSCRIPTION)?;
-        check_source(&mut client, &self.source)?;
+        check_apps(&mut client, &SUBSCRIPTION, shard.apps)?;
+        check_source(&mut client, &SUBSCRIPTION, &self.source)?;
         let seen = seen_partitions(&mut client, &self.source)?;
         let mut starts = Vec::new();
         let mut never_seen = Vec::new();

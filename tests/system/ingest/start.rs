@@ -6,6 +6,7 @@ use crate::pond::{Pond, Shape};
 use crate::services::{Harm, Trouble};
 use serde_json::json;
 use std::net::TcpListener;
+use std::time::Duration;
 
 /// It ends with 1 and says these words.
 fn assert_refuses(pond: &Pond, settings: &[&str], words: &[&str]) {
@@ -40,7 +41,7 @@ fn an_address_in_use_is_named() {
 }
 
 #[test]
-fn a_broker_that_is_away_at_the_start_is_waited_for() {
+fn a_broker_that_is_away_at_the_start_is_waited_for_unless_the_edge_is_told_to_stop() {
     let pond = pond("away");
     let away = Trouble::begin("kafka", Harm::Killed);
     let edge = Edge::listening(launch(&pond, &[]));
@@ -54,19 +55,12 @@ fn a_broker_that_is_away_at_the_start_is_waited_for() {
         (503, "broker-away")
     );
     assert!(answer.header("retry-after").is_some(), "{answer:?}");
+    let other = Edge::listening(launch(&pond, &[]));
+    std::thread::sleep(Duration::from_secs(1));
+    other.stop();
     away.end();
     pond.wait_for("it is ready", SOON, |_| edge.is_ready());
     assert_eq!(edge.ask(&request).status, 200);
     edge.stop();
     assert_eq!(contents(&pond).len(), 1);
-}
-
-#[test]
-fn an_edge_that_waits_for_its_broker_ends_when_it_is_told_to() {
-    let pond = pond("away-stop");
-    let away = Trouble::begin("kafka", Harm::Killed);
-    let edge = Edge::listening(launch(&pond, &[]));
-    std::thread::sleep(std::time::Duration::from_secs(1));
-    edge.stop();
-    away.end();
 }
