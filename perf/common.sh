@@ -8,15 +8,19 @@ die() { echo "perf/$name: $*" >&2; exit 1; }
 say() { echo "perf/$name: $*" >&2; }
 
 build() {
+    build_program
+    cargo bench --no-run --quiet --bench raw_read --bench direct_writer
+    raw_read=$(bench raw_read)
+    direct_writer=$(bench direct_writer)
+}
+
+build_program() {
     export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/millpond/target}
     command -v python3 >/dev/null || die "python3 is missing: apt-get install python3"
     tests/install
     say "building"
     cargo build --release --quiet
-    cargo bench --no-run --quiet --bench raw_read --bench direct_writer
     millpond=$CARGO_TARGET_DIR/release/millpond
-    raw_read=$(bench raw_read)
-    direct_writer=$(bench direct_writer)
 }
 
 bench() { find "$CARGO_TARGET_DIR/release/deps" -name "$1-*" -type f -executable -printf '%T@ %p\n' | sort -n | tail -1 | cut -d' ' -f2; }

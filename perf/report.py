@@ -4,7 +4,8 @@
 report.py LINES KEY=VALUE... FIGURE...
 
 LINES has one JSON object a line: name, and the JSON line that a command printed. KEY=VALUE goes to the environment. A FIGURE is
-NAME=A/B>=TARGET, the ratio of the median messages/s of A and B, or NAME=A.KEY<=TARGET, the median of that key.
+NAME=A/B>=TARGET, the ratio of the median messages/s of A and B; NAME=A.KEY/B.KEY<=TARGET, that of the medians of a key; or
+NAME=A.KEY<=TARGET, the median itself. `?` in place of >=TARGET is a figure without a target.
 """
 
 import json
@@ -24,18 +25,22 @@ def median(name, key):
     return statistics.median(line[key] for line in found[name])
 
 
+def median_of(of):
+    name, _, key = of.partition(".")
+    return median(name, key or "messages_per_s")
+
+
 def figure(of):
     if "/" in of:
         one, other = of.split("/")
-        return round(median(one, "messages_per_s") / median(other, "messages_per_s"), 3)
-    name, key = of.split(".")
-    return round(median(name, key), 2)
+        return round(median_of(one) / median_of(other), 3)
+    return round(median_of(of), 2)
 
 
 figures, targets, given = {}, {}, {}
 for argument in sys.argv[2:]:
     name, value = argument.split("=", 1)
-    target = re.fullmatch(r"([\w./]+)([<>]=.+)", value)
+    target = re.fullmatch(r"([\w./]+)(\?|[<>]=.+)", value)
     if target:
         figures[name], targets[name] = figure(target[1]), target[2]
     else:
@@ -52,7 +57,7 @@ for name in timed:
     )
 print(file=sys.stderr)
 for name, value in figures.items():
-    print(f"{name:32}{value:8}   target {targets[name]}", file=sys.stderr)
+    print(f"{name:32}{value:8}" + (f"   target {targets[name]}" if targets[name] != "?" else ""), file=sys.stderr)
 
 with open("/proc/cpuinfo") as cpuinfo:
     models = [line.split(":", 1)[1].strip() for line in cpuinfo if line.startswith("model name")]
