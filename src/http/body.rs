@@ -1,11 +1,12 @@
 //! From a head to a whole request, and from that to the handler: what both servers do between hyper and their users.
 
 use super::server::Limits;
-use super::{Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use super::{Bytes, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 
 /// The request with its body, or why there is none. `is_late`: the body took too long.
 pub(super) async fn whole(
@@ -29,21 +30,31 @@ pub(super) async fn whole(
     if usize::try_from(body.size_hint().lower()).is_ok_and(|announced| announced > bytes_max) {
         return too_large();
     }
-    match Limited::new(body, bytes_max).collect().await {
-        Ok(body) => {
-            let message = hyper::Request::from_parts(head, body.to_bytes());
-            Ok(Request::new(peer, message))
+    let mut bytes = Vec::new();
+    let mut body = pin!(body);
+    while let Some(frame) = body.frame().await {
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(_) if is_late() => {
+                let line = "the body took too long".to_owned();
+                return Err((StatusCode::REQUEST_TIMEOUT, line));
+            }
+            Err(error) => {
+                let line = format!("the body can't be read: {error}");
+                return Err((StatusCode::BAD_REQUEST, line));
+            }
+        };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if bytes.len() + data.len() > bytes_max {
+            return too_large();
         }
-        Err(error) if error.is::<LengthLimitError>() => too_large(),
-        Err(_) if is_late() => Err((
-            StatusCode::REQUEST_TIMEOUT,
-            "the body took too long".to_owned(),
-        )),
-        Err(error) => {
-            let line = format!("the body can't be read: {error}");
-            Err((StatusCode::BAD_REQUEST, line))
-        }
+        // Copied, since a piece keeps the whole buffer that it was read into: a body that comes byte by byte would hold thousands.
+        bytes.extend_from_slice(&data);
     }
+    let message = hyper::Request::from_parts(head, Bytes::from(bytes));
+    Ok(Request::new(peer, message))
 }
 
 /// Calls the handler. Its panic is one request's failure, not the server's.

@@ -16,6 +16,8 @@ const LATE: Duration = Duration::from_secs(2);
 const EARLY: Duration = Duration::from_millis(500);
 /// Between two bytes of one who trickles.
 const TRICKLE: Duration = Duration::from_millis(200);
+/// Between two bytes that are to be read one by one.
+const CRUMB: Duration = Duration::from_millis(1);
 /// A client that isn't slow has its answer by then.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
@@ -129,4 +131,36 @@ fn slow_clients_are_cut_at_their_deadline_and_hold_up_nobody() {
     });
     edge.stop();
     assert_eq!(contents(&pond).len(), served);
+}
+
+/// A piece of a body keeps nothing but itself.
+#[test]
+fn a_body_that_comes_byte_by_byte_takes_no_more_memory_than_its_bytes() {
+    let pond = pond("crumbs");
+    let edge = Edge::start(&pond, &[]);
+    edge.good(ROW, &json!({"app_id": APP}).to_string());
+    let memory = edge.memory_kib();
+    let body = json!({"app_id": APP}).to_string() + &" ".repeat(4000);
+    let request = put_with(&player(ROW), &[], body.as_bytes());
+    let head = request.len() - body.len();
+    let mut clients: Vec<_> = (0..4).map(|_| edge.client()).collect();
+    for client in &mut clients {
+        client.send(&request[..head]).unwrap();
+    }
+    let (last, crumbs) = request[head..].split_last().unwrap();
+    for crumb in crumbs {
+        for client in &mut clients {
+            client.send(&[*crumb]).unwrap();
+        }
+        std::thread::sleep(CRUMB);
+    }
+    let grown = edge.memory_kib().saturating_sub(memory);
+    for client in &mut clients {
+        client.send(&[*last]).unwrap();
+        assert_eq!(client.answer().unwrap().status, 200);
+    }
+    println!("{grown} KiB for four bodies of {} bytes", body.len());
+    assert!(grown < 4096, "{grown} KiB");
+    edge.stop();
+    assert_eq!(contents(&pond).len(), 5);
 }
