@@ -127,7 +127,7 @@ impl Connection {
             match protocol.as_mut().poll(&mut context) {
                 Poll::Pending => return State::Open,
                 Poll::Ready(ended) => {
-                    if ended.is_err() || self.client.lines.borrow().is_broken() {
+                    if ended.is_err() || self.client.lines.borrow().wrong().is_some() {
                         self.client.say_why();
                     }
                     self.protocol = None;
@@ -199,9 +199,8 @@ impl Client {
         if self.is_late(Phase::Head) {
             let line = "the head took too long".to_owned();
             self.say(StatusCode::REQUEST_TIMEOUT, line);
-        } else if self.lines.borrow().is_broken() {
-            let line = "a line of the head ends with LF instead of CR LF".to_owned();
-            self.say(StatusCode::BAD_REQUEST, line);
+        } else if let Some(wrong) = self.lines.borrow().wrong() {
+            self.say(StatusCode::BAD_REQUEST, wrong.to_owned());
         }
     }
 
@@ -261,9 +260,9 @@ impl hyper::rt::Read for Socket {
         client.progress.borrow().time_left()?;
         let mut bytes = [0; READ_BYTES];
         let room = into.remaining().min(READ_BYTES);
-        let read = match client.lines.borrow().is_broken() {
-            true => Err(io::ErrorKind::InvalidData.into()),
-            false => client.stream.borrow_mut().read(&mut bytes[..room]),
+        let read = match client.lines.borrow().wrong() {
+            Some(_) => Err(io::ErrorKind::InvalidData.into()),
+            None => client.stream.borrow_mut().read(&mut bytes[..room]),
         };
         if client.stream.borrow().has_shaken_hands() {
             client.progress.borrow_mut().hands_are_shaken(limits);

@@ -1,5 +1,6 @@
-//! Looks that every line of a head ends with CR LF. hyper takes a lone LF too, as it may (RFC 9112, 2.2); but whoever
-//! forwards to us may have taken it for a part of a value, and so see other requests than we do.
+//! Looks for what hyper takes and we don't. A line of a head that ends with a lone LF, which is allowed (RFC 9112, 2.2); but whoever
+//! forwards to us may have taken it for a part of a value, and so see other requests than we do. A `#` in a request line, which is
+//! not allowed (3.2); hyper leaves out what follows.
 //!
 //! Knows as much of HTTP as it needs to tell heads from bodies: the empty line, and `Content-Length`. Of a connection with
 //! another coding it looks at nothing any more.
@@ -21,22 +22,22 @@ pub(super) struct Lines {
     length: usize,
     /// Bytes of the body that are still to come.
     body_left: usize,
-    /// A line has ended wrongly. For good.
-    broken: bool,
+    /// What is wrong with a head. For good.
+    wrong: Option<&'static str>,
     /// It can't be told any more where heads begin.
     blind: bool,
 }
 
 impl Lines {
-    /// Whether a line has ended wrongly.
-    pub(super) fn is_broken(&self) -> bool {
-        self.broken
+    /// What is wrong with a head, if something is.
+    pub(super) fn wrong(&self) -> Option<&'static str> {
+        self.wrong
     }
 
-    /// Looks at what came next. Returns how much of it may be read: all, or what lies before the wrong end of a line.
+    /// Looks at what came next. Returns how much of it may be read: all, or what lies before the wrong byte.
     pub(super) fn look(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
-        while at < bytes.len() && !self.blind && !self.broken {
+        while at < bytes.len() && !self.blind && self.wrong.is_none() {
             if self.body_left > 0 {
                 let of_body = self.body_left.min(bytes.len() - at);
                 self.body_left -= of_body;
@@ -44,8 +45,14 @@ impl Lines {
                 continue;
             }
             let byte = bytes[at];
-            if byte == b'\n' && self.last != b'\r' {
-                self.broken = true;
+            self.wrong = match byte {
+                b'\n' if self.last != b'\r' => {
+                    Some("a line of the head ends with LF instead of CR LF")
+                }
+                b'#' if !self.begun => Some("there is a # in the request line"),
+                _ => None,
+            };
+            if self.wrong.is_some() {
                 return at;
             }
             match byte {
@@ -92,15 +99,15 @@ fn after<'l>(line: &'l [u8], beginning: &[u8]) -> Option<&'l [u8]> {
 mod tests {
     use super::*;
 
-    const GOOD: &str = "PUT / HTTP/1.1\r\nA: b\r\ncontent-length:  5 \r\n\r\na\nb\n\n";
+    const GOOD: &str = "PUT / HTTP/1.1\r\nA: b#\r\ncontent-length:  5 \r\n\r\na\nb\n\n";
 
     /// What may be read, in pieces of that size.
     fn read(text: &str, piece: usize) -> usize {
         let mut lines = Lines::default();
         let pieces = text.as_bytes().chunks(piece);
-        let counts = pieces.map(|piece| match lines.is_broken() {
-            true => 0,
-            false => lines.look(piece),
+        let counts = pieces.map(|piece| match lines.wrong() {
+            Some(_) => 0,
+            None => lines.look(piece),
         });
         counts.sum()
     }
@@ -120,6 +127,18 @@ mod tests {
                 let end = two.len() + head.len() - 1;
                 assert_eq!(read(&broken, piece), end, "{piece} {head:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_request_line_has_no_fragment() {
+        let line = "PUT /a# HTTP/1.1\r\n\r\n";
+        for piece in 1..line.len() {
+            assert_eq!(
+                read(&format!("{GOOD}{line}"), piece),
+                GOOD.len() + 6,
+                "{piece}"
+            );
         }
     }
 

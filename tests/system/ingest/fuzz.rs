@@ -1,6 +1,7 @@
 //! Whatever clients send: the edge lives on, and the topic holds what it answered 200 for and nothing else.
 //!
-//! `MILLPOND_TEST_FUZZ_SECONDS` (60) is how long, `MILLPOND_TEST_SEED` what is sent.
+//! `MILLPOND_TEST_FUZZ_SECONDS` (60) is how long, `MILLPOND_TEST_SEED` what is sent: the same each time unless it is given, so that
+//! a run that is to pass finds nothing new. Look for something new with other seeds, and longer.
 
 use super::edge::{APP, Edge, ROW, SOON, pond, value};
 use super::http::{Answer, Client, Gone, put};
@@ -14,6 +15,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+/// It found a `#` in a request line that was taken.
+const SEED: u64 = 15_442_007_473_837_828_237;
 const CLIENTS: u64 = 4;
 /// A connection whose client has said everything has ended by then.
 const ENDED_BY: Duration = Duration::from_secs(8);
@@ -38,7 +41,7 @@ fn variable(name: &str, otherwise: u64) -> u64 {
 #[test]
 fn whatever_is_sent_the_edge_lives_and_keeps_its_word() {
     let time = Duration::from_secs(variable("MILLPOND_TEST_FUZZ_SECONDS", 60));
-    let seed = variable("MILLPOND_TEST_SEED", rand::random());
+    let seed = variable("MILLPOND_TEST_SEED", SEED);
     println!("MILLPOND_TEST_SEED={seed}");
     let pond = pond("fuzz");
     let mut edge = Edge::start(&pond, &[]);
