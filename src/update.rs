@@ -387,7 +387,8 @@ fn unescaped(raw: &str) -> String {
     serde_json::from_str(raw).expect("a JSON string without lone surrogates")
 }
 
-fn shortened(text: &str) -> &str {
+/// As much of a text as a message shows of it.
+pub fn shortened(text: &str) -> &str {
     let end = text
         .char_indices()
         .map(|(at, _)| at)

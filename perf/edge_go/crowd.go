@@ -119,18 +119,10 @@ func (c *crowd) keep(i int, use func(*connection) error) {
 
 // idle returns when the server has closed the connection.
 func (c *crowd) idle(conn *connection) error {
-	c.sent.Add(1)
-	if _, err := conn.Write(c.requests[rand.IntN(len(c.requests))]); err != nil {
+	request := c.requests[rand.IntN(len(c.requests))]
+	if err := conn.exchange(request, &c.sent, &c.accepted); err != nil {
 		return err
 	}
-	status, err := conn.answer()
-	if err != nil {
-		return err
-	}
-	if status != http.StatusOK {
-		return errors.New("refused: " + http.StatusText(status))
-	}
-	c.accepted.Add(1)
 	c.open.Add(1)
 	defer c.open.Add(-1)
 	_ = conn.SetReadDeadline(time.Time{})

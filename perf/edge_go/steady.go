@@ -1,10 +1,8 @@
 package main
 
 import (
-	"errors"
 	"flag"
 	"math/rand/v2"
-	"net/http"
 	"runtime"
 	"slices"
 	"sync"
@@ -99,18 +97,10 @@ func (l *load) work(conn *connection) error {
 	defer conn.Close()
 	var delays []time.Duration
 	for due := range l.due {
-		l.sent.Add(1)
-		if _, err := conn.Write(l.requests[rand.IntN(len(l.requests))]); err != nil {
+		request := l.requests[rand.IntN(len(l.requests))]
+		if err := conn.exchange(request, &l.sent, &l.accepted); err != nil {
 			return err
 		}
-		status, err := conn.answer()
-		if err != nil {
-			return err
-		}
-		if status != http.StatusOK {
-			return errors.New("refused: " + http.StatusText(status))
-		}
-		l.accepted.Add(1)
 		if !due.Before(l.measuredFrom) {
 			delays = append(delays, time.Since(due))
 		}

@@ -2,11 +2,13 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -59,6 +61,23 @@ func dial(address string, from net.Addr) (*connection, error) {
 		return nil, err
 	}
 	return &connection{conn, bufio.NewReaderSize(conn, 512)}, nil
+}
+
+// exchange sends a request and waits for its answer, which must be 200.
+func (c *connection) exchange(request []byte, sent, accepted *atomic.Int64) error {
+	sent.Add(1)
+	if _, err := c.Write(request); err != nil {
+		return err
+	}
+	status, err := c.answer()
+	if err != nil {
+		return err
+	}
+	if status != http.StatusOK {
+		return errors.New("refused: " + http.StatusText(status))
+	}
+	accepted.Add(1)
+	return nil
 }
 
 // answer reads one whole answer and returns its status.

@@ -63,12 +63,12 @@ pub(super) fn call<Answer>(
     request: Request,
     failed: impl FnOnce(Response) -> Answer,
 ) -> Answer {
-    let what = format!("{} {}", request.method(), request.path());
+    let (method, uri) = request.line();
     catch_unwind(AssertUnwindSafe(|| handler(request))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         tracing::error!(
-            request = what,
+            request = format!("{method} {}", uri.path()),
             error = text.unwrap_or("no message"),
             "a handler panicked; its connection is closed"
         );

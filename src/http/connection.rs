@@ -5,7 +5,7 @@ use super::body::{call, whole};
 use super::progress::{Phase, Progress};
 use super::server::Limits;
 use super::socket::{READ_BYTES, Socket, drive};
-use super::{Bytes, Request, Response, StatusCode};
+use super::{Bytes, Request, Response, StatusCode, header};
 use crate::clock;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -22,7 +22,7 @@ pub(super) type Handler = dyn Fn(Request) -> Response + Send + Sync;
 
 /// How long we read what a client still sends after our last word. Closing with unread bytes would reset the connection,
 /// and could take our answer from the client's hands.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// A connection, shared by its thread and whoever stops the server.
 pub(super) struct Connection {
@@ -75,18 +75,14 @@ impl Connection {
 
     /// Answers what hyper doesn't get to answer, and ends our side.
     pub(super) fn say(&self, status: StatusCode, line: &str) {
-        let retry = match status {
-            StatusCode::SERVICE_UNAVAILABLE => "retry-after: 1\r\n",
-            _ => "",
+        let answer = Response::text(status, line);
+        let answer = match status {
+            StatusCode::SERVICE_UNAVAILABLE => answer.with_header(header::RETRY_AFTER, 1.into()),
+            _ => answer,
         };
-        let answer = format!(
-            "HTTP/1.1 {status}\r\nconnection: close\r\n{retry}content-type: text/plain; charset=utf-8\r\n\
-             content-length: {}\r\n\r\n{line}\n",
-            line.len() + 1
-        );
         // The few bytes fit into the socket's buffer, but for a client that doesn't read, which has no use for them; then
         // the timeout of the write before ends this one.
-        let _ = (&self.stream).write_all(answer.as_bytes());
+        let _ = (&self.stream).write_all(&answer.into_last_bytes());
         self.end_writing();
     }
 

@@ -41,6 +41,11 @@ impl Request {
         self.message.method()
     }
 
+    /// Method and target, to be told when the request is gone; both are cheap to keep.
+    pub(super) fn line(&self) -> (Method, hyper::Uri) {
+        (self.message.method().clone(), self.message.uri().clone())
+    }
+
     /// The path as sent, percent signs and all.
     pub fn path(&self) -> &str {
         self.message.uri().path()

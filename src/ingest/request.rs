@@ -6,7 +6,7 @@ use crate::config::checked::{Ingest, Secret};
 use crate::http::{HeaderMap, Method, Request, StatusCode, has_bearer_token, header};
 use crate::ids::{AppId, Partition, SubscriptionId};
 use crate::partitioner::Partitioner;
-use crate::update::{Change, Place, Update, decode, judge};
+use crate::update::{Change, Place, Update, decode, judge, shortened};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -368,11 +368,6 @@ const FIELDS_MAX: usize = 4;
 /// A field's name, borrowed unless it holds escapes.
 #[derive(serde::Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
-fn shortened(text: &str) -> &str {
-    let end = text.char_indices().map(|(at, _)| at).nth(80);
-    &text[..end.unwrap_or(text.len())]
-}
 
 #[cfg(test)]
 #[path = "request_tests.rs"]

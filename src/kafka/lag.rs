@@ -7,6 +7,7 @@ use crate::clock;
 use crate::config::checked::Kafka;
 use crate::ids::Partition;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::Duration;
 
 /// One partition, by its number.
@@ -59,6 +60,12 @@ impl PartitionLag {
         }
     }
 
+    /// What is still there of what is not committed; `None` without such a record, and if nobody knows.
+    pub fn behind(&self, uncommitted: Uncommitted) -> Option<Range<i64>> {
+        let begin = self.begin(uncommitted)?.max(self.start);
+        (begin < self.end).then_some(begin..self.end)
+    }
+
     fn begin(&self, uncommitted: Uncommitted) -> Option<i64> {
         match (self.committed, uncommitted) {
             (None, Uncommitted::Unknown) => None,
@@ -75,27 +82,14 @@ pub fn look(
     uncommitted: Uncommitted,
     patience: Patience,
 ) -> Result<Vec<PartitionLag>, KafkaError> {
-    let timeout = patience.answer;
-    // Committed first: what is committed meanwhile can only make the lag look larger, never negative.
-    let committed = admin.committed_offsets(&kafka.group, &kafka.topic, timeout)?;
-    let ends = admin.end_offsets(&kafka.topic, timeout)?;
-    let starts = admin.start_offsets(&kafka.topic, timeout)?;
-    let lag = |((committed, start), end)| PartitionLag {
-        committed,
-        start,
-        end,
-        first_ms: None,
-    };
-    let zipped = committed.into_iter().zip(starts).zip(ends);
-    let mut lags: Vec<PartitionLag> = zipped.map(lag).collect();
+    let mut lags = offsets(admin, &kafka.group, &kafka.topic, patience.answer)?;
     let span = |(partition, lag): (i32, &PartitionLag)| {
-        let begin = lag.begin(uncommitted)?;
-        let span = Span {
+        let behind = lag.behind(uncommitted)?;
+        Some(Span {
             partition: Partition(partition),
-            start: begin.max(lag.start),
-            end: lag.end,
-        };
-        (span.start < span.end).then_some(span)
+            start: behind.start,
+            end: behind.end,
+        })
     };
     let behind: Vec<Span> = (0..).zip(&lags).filter_map(span).collect();
     if behind.is_empty() {
@@ -105,6 +99,27 @@ pub fn look(
         lags[partition.index()].first_ms = Some(first_ms);
     }
     Ok(lags)
+}
+
+/// Asks about every partition of a topic, without timestamps.
+pub fn offsets(
+    admin: &Admin,
+    group: &str,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Vec<PartitionLag>, KafkaError> {
+    // Committed first: what is committed meanwhile can only make the lag look larger, never negative.
+    let committed = admin.committed_offsets(group, topic, timeout)?;
+    let ends = admin.end_offsets(topic, timeout)?;
+    let starts = admin.start_offsets(topic, timeout)?;
+    let lag = |((committed, start), end)| PartitionLag {
+        committed,
+        start,
+        end,
+        first_ms: None,
+    };
+    let zipped = committed.into_iter().zip(starts).zip(ends);
+    Ok(zipped.map(lag).collect())
 }
 
 /// The Kafka timestamp of the first record of each span, as far as they are found in time.

@@ -1,4 +1,4 @@
-//! One distribution of delays, for tools that measure from outside.
+//! One distribution of delays: the answers of the edge, and what tools measure from outside.
 
 use super::recorder::HISTOGRAM_US_MAX;
 use super::summary::Quantiles;
@@ -25,6 +25,11 @@ impl Delays {
     /// In microseconds.
     pub fn quantiles(&self) -> Quantiles {
         Quantiles::of(&self.0)
+    }
+
+    /// The distribution itself, in microseconds.
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.0
     }
 
     /// As if none had been recorded.

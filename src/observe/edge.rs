@@ -1,6 +1,7 @@
 //! What the HTTP edge records: its answers by status, and how long clients waited for them.
 
-use super::recorder::{HISTOGRAM_US_MAX, SharedCounter};
+use super::delays::Delays;
+use super::recorder::SharedCounter;
 use crate::clock;
 use crate::http::StatusCode;
 use hdrhistogram::Histogram;
@@ -13,30 +14,17 @@ pub const STATUSES: [u16; 15] = [
 ];
 
 /// Written by the edge's few threads.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct EdgeRecorder {
     answers: [SharedCounter; STATUSES.len()],
-    answer_us: Mutex<Histogram<u64>>,
-}
-
-impl Default for EdgeRecorder {
-    fn default() -> Self {
-        let us = Histogram::new_with_bounds(1, HISTOGRAM_US_MAX, 3).expect("valid bounds");
-        Self {
-            answers: Default::default(),
-            answer_us: Mutex::new(us),
-        }
-    }
+    answer_delays: Mutex<Delays>,
 }
 
 impl EdgeRecorder {
     /// A request got this answer, that long after all of it had come.
     pub fn answered(&self, status: StatusCode, began: Instant) {
-        let us = clock::now().saturating_duration_since(began).as_micros();
-        let us = u64::try_from(us)
-            .unwrap_or(HISTOGRAM_US_MAX)
-            .clamp(1, HISTOGRAM_US_MAX);
-        self.answer_us.lock().saturating_record(us);
+        let delay = clock::now().saturating_duration_since(began);
+        self.answer_delays.lock().record(delay);
         self.refused(status);
     }
 
@@ -57,6 +45,6 @@ impl EdgeRecorder {
 
     /// Microseconds from a request's last byte to its answer, of those that Kafka decided about.
     pub fn answer_us(&self) -> Histogram<u64> {
-        self.answer_us.lock().clone()
+        self.answer_delays.lock().histogram().clone()
     }
 }

@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::config::checked::Shard;
 use crate::kafka::KafkaError;
 use crate::kafka::admin::Admin;
+use crate::kafka::lag::{self, Uncommitted};
 use crate::rules;
 use crate::sink::connect::connect;
 use crate::sink::schema::{SchemaError, Source, check_apps, check_source, check_tables};
@@ -241,16 +242,14 @@ pub fn left_behind(admin: &Admin, group: &str, topic: &str) -> Result<i64, Kafka
     if admin.topic_partitions(topic, TIMEOUT)?.is_none() {
         return Ok(0);
     }
-    let committed = admin.committed_offsets(group, topic, TIMEOUT)?;
-    if committed.iter().all(Option::is_none) {
+    let partitions = lag::offsets(admin, group, topic, TIMEOUT)?;
+    if partitions.iter().all(|of| of.committed.is_none()) {
         return Ok(0);
     }
-    let starts = admin.start_offsets(topic, TIMEOUT)?;
-    let ends = admin.end_offsets(topic, TIMEOUT)?;
-    let partitions = committed.iter().zip(starts).zip(ends);
-    Ok(partitions
-        .map(|((committed, start), end)| (end - committed.unwrap_or(start).max(start)).max(0))
-        .sum())
+    let behind = partitions
+        .iter()
+        .filter_map(|of| of.behind(Uncommitted::FromStart));
+    Ok(behind.map(|offsets| offsets.end - offsets.start).sum())
 }
 
 fn check_shard(shard: &Shard, source: &Source) -> Result<(), Trouble> {

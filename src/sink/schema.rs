@@ -166,7 +166,6 @@ pub fn init(client: &mut Client, shape: &Shape, source: &Source) -> Result<Made,
         }
     }
     check_tables(&mut transaction, shape)?;
-    check_other_topics(&mut transaction, shape, source)?;
     if remembered(&mut transaction, &source.topic)?.is_none() {
         write_source(&mut transaction, source)?;
         made.source = true;

@@ -1,6 +1,6 @@
 //! Links to parents: exactly as many children as allowed, exactly counted, whatever dies.
 
-use crate::pond::{Pond, Sent, Shape};
+use crate::pond::{Pond, Shape};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::time::Duration;
@@ -43,16 +43,7 @@ fn produce(pond: &Pond, updates: &[(u32, String)]) {
             (id, value)
         })
         .collect();
-    let messages: Vec<Sent<'_>> = values
-        .iter()
-        .map(|(key, value)| Sent {
-            partition,
-            key: Some(key),
-            value: Some(value),
-            headers: &[],
-        })
-        .collect();
-    pond.produce(&messages);
+    pond.produce_to(partition, &values);
 }
 
 fn link_to(number: u32) -> String {

@@ -219,6 +219,20 @@ impl Pond {
             .0
     }
 
+    /// Produces updates, each a key and a value, onto one partition.
+    pub fn produce_to(&self, partition: i32, updates: &[(String, String)]) {
+        let messages: Vec<Sent<'_>> = updates
+            .iter()
+            .map(|(key, value)| Sent {
+                partition,
+                key: Some(key),
+                value: Some(value),
+                headers: &[],
+            })
+            .collect();
+        self.produce(&messages);
+    }
+
     /// Produces messages one after the other, and waits until the broker has them.
     pub fn produce(&self, messages: &[Sent<'_>]) {
         let brokers = environment("MILLPOND_TEST_KAFKA");

@@ -1,7 +1,7 @@
 //! A shard is added and the topic made with more partitions, by the steps of the README: nothing is lost or applied twice, and
 //! a step that was forgotten is refused before anything is written.
 
-use crate::pond::{Pond, Sent, Shape};
+use crate::pond::{Pond, Shape};
 use millpond::kafka::admin::Admin;
 use std::io::copy;
 use std::time::Duration;
@@ -76,16 +76,7 @@ fn link(pond: &Pond, children: std::ops::Range<u32>) {
                 (id, value)
             })
             .collect();
-        let messages: Vec<Sent<'_>> = updates
-            .iter()
-            .map(|(key, value)| Sent {
-                partition,
-                key: Some(key),
-                value: Some(value),
-                headers: &[],
-            })
-            .collect();
-        pond.produce(&messages);
+        pond.produce_to(partition, &updates);
     }
 }
 

@@ -180,7 +180,8 @@ impl Story {
     }
 }
 
-/// Changes the number of workers every second under load, with one kill -9 half-way if so told.
+/// Changes the number of workers every second under load, with one kill -9 half-way if so told; a
+/// build that is broken on purpose only until it has swapped two updates.
 fn change_under_load(name: &str, seconds: u64, mutant: &'static str, kills: bool) -> Story {
     let shape = Shape {
         consumer: "batch_rows_max = 20",
@@ -208,6 +209,9 @@ fn change_under_load(name: &str, seconds: u64, mutant: &'static str, kills: bool
             story.set(&pond, random.random_range(1..=16));
             let next = begin + Duration::from_secs(second + 1);
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            if !mutant.is_empty() && swapped(&pond) > 0 {
+                break;
+            }
         }
         stop.store(true, Ordering::Relaxed);
         story.sent = producer.join().unwrap();
@@ -255,12 +259,13 @@ fn workers_change_every_second_under_load_and_no_two_updates_of_a_row_swap() {
 
 #[test]
 fn lanes_that_are_split_out_of_order_are_noticed() {
-    let story = change_under_load("unsorted", 10, "lanes-split-out-of-order", false);
+    let story = change_under_load("unsorted", 60, "lanes-split-out-of-order", false);
     println!(
         "{} moved, {} swapped, {} taken for replays, exact: {}",
         story.moved, story.swapped, story.replayed, story.exact
     );
-    assert!(story.swapped > 0 && story.replayed > 0.0 && !story.exact);
+    // Two that swapped within one statement are folded in the wrong order: no replay is counted.
+    assert!(story.swapped > 0 && !story.exact);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 //! answer from the client's hands.
 
 use super::super::body::{call, whole};
+use super::super::connection::LINGER;
 use super::super::progress::{Phase, Progress};
+use super::super::socket::READ_BYTES;
 use super::super::{Bytes, StatusCode};
 use super::lines::Lines;
 use super::stream::Stream;
@@ -23,14 +25,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// How long we read what a client still sends after our last word.
-const LINGER: Duration = Duration::from_secs(1);
-/// Reads of that at a time.
+/// Reads at a time of what a client still sends after our last word.
 const LINGER_READS: usize = 16;
-/// Bytes of one read: most requests are smaller.
-const READ_BYTES: usize = 8192;
 
 /// In the head of an answer that hyper makes by itself.
 const BARE: &[u8] = b"\r\ncontent-length: 0\r\n";

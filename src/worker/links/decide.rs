@@ -186,6 +186,19 @@ mod tests {
         assert_eq!(decide(&folds, &children, &counts, 1), Decision::default());
     }
 
+    /// How many of these rows have that parent.
+    fn count(rows: &BTreeMap<u8, u8>, parent: u8) -> i32 {
+        let children = rows.values().filter(|of| **of == parent);
+        i32::try_from(children.count()).expect("few")
+    }
+
+    /// The same of all parents that the tests below have.
+    fn counts(rows: &BTreeMap<u8, u8>) -> BTreeMap<RowKey, i32> {
+        (100..104)
+            .map(|parent| (row(parent), count(rows, parent)))
+            .collect()
+    }
+
     proptest! {
         /// Whatever the links: counts stay the number of children, and below the limit where they were.
         #[test]
@@ -196,10 +209,7 @@ mod tests {
         ) {
             let folds = folds(&links);
             let children = children(&folds, &before);
-            let count = |rows: &BTreeMap<u8, u8>, parent: u8| rows.values().filter(|of| **of == parent).count();
-            let counts: BTreeMap<RowKey, i32> = (100..104)
-                .map(|parent| (row(parent), i32::try_from(count(&before, parent)).expect("few")))
-                .collect();
+            let counts = counts(&before);
             let decision = decide(&folds, &children, &counts, limit);
             let mut rows = before.clone();
             for (number, (child, parent)) in links.iter().enumerate() {
@@ -214,7 +224,7 @@ mod tests {
             for parent in 100..104 {
                 let change = decision.changes.iter().find(|(of, _)| *of == row(parent));
                 let after = counts[&row(parent)] + change.map_or(0, |(_, change)| *change);
-                prop_assert_eq!(after, i32::try_from(count(&rows, parent)).expect("few"));
+                prop_assert_eq!(after, count(&rows, parent));
                 let most = counts[&row(parent)].max(limit);
                 prop_assert!(after <= most);
             }
@@ -229,10 +239,7 @@ mod tests {
         ) {
             let folds = folds(&links);
             let children = children(&folds, &before);
-            let count = |parent: u8| before.values().filter(|of| **of == parent).count();
-            let counts: BTreeMap<RowKey, i32> = (100..104)
-                .map(|parent| (row(parent), i32::try_from(count(parent)).expect("few")))
-                .collect();
+            let counts = counts(&before);
             let blind = decide(&folds, &children, &BTreeMap::new(), i32::MAX);
             let has_room = |(parent, by): &(RowKey, i32)| *by <= 0 || counts[parent] + by <= limit;
             if !blind.turns && blind.changes.iter().all(has_room) {
