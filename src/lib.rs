@@ -41,6 +41,7 @@ pub mod worker;
 pub mod pipeline;
 // Tools beside the consumer.
 pub mod dead_letters;
+pub mod inspect;
 pub mod load;
 pub mod rewind;
 pub mod verify;

@@ -41,6 +41,7 @@ const RANKS: &[&[&str]] = &[
     &[
         "dead_letters",
         "embedded",
+        "inspect",
         "load",
         "pipeline",
         "rewind",

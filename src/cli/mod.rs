@@ -8,6 +8,7 @@ mod dead;
 mod demo;
 mod ingest;
 mod init;
+mod inspect;
 mod lag;
 mod load;
 mod rewind;
@@ -47,6 +48,7 @@ enum Command {
     Load(load::Args),
     Verify(verify::Args),
     Lag(lag::Args),
+    Inspect(inspect::Args),
     Dead(dead::Args),
     Rewind(rewind::Args),
     Rules(rules::Args),
@@ -64,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Load(args) => load::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Lag(args) => lag::run(args),
+        Command::Inspect(args) => inspect::run(args),
         Command::Dead(args) => dead::run(args),
         Command::Rewind(args) => rewind::run(args),
         Command::Rules(args) => rules::run(args),

@@ -303,6 +303,12 @@ pub fn leader_epoch(message: &BorrowedMessage<'_>) -> i32 {
     unsafe { sys::rd_kafka_message_leader_epoch(message.ptr()) }
 }
 
+/// The id of the broker that a message which rust-rdkafka read came from; -1 if nobody knows.
+pub(super) fn broker(message: &BorrowedMessage<'_>) -> i32 {
+    // SAFETY: the message is borrowed, so it is live.
+    unsafe { sys::rd_kafka_message_broker_id(message.ptr()) }
+}
+
 /// Names and values of the headers of a message that rust-rdkafka read, in order. Its own accessor panics at a name that is
 /// not UTF-8.
 pub(super) fn headers_of<'a>(

@@ -106,6 +106,11 @@ impl Message<'_> {
         native::leader_epoch(&self.0)
     }
 
+    /// The id of the broker that it came from; -1 if nobody knows.
+    pub fn broker(&self) -> i32 {
+        native::broker(&self.0)
+    }
+
     /// When it was stamped, and by whom.
     pub fn timestamp(&self) -> Timestamp {
         match self.0.timestamp() {
@@ -161,6 +166,16 @@ impl Reader {
         Self::start(kafka, topic, spans, config)
     }
 
+    /// Goes on with other spans, by the same client; what is left of the earlier ones is not read any more.
+    pub fn turn_to(&mut self, spans: &[Span]) -> Result<(), KafkaError> {
+        let left: Vec<Partition> = self.unfinished.keys().copied().collect();
+        for partition in left {
+            self.leave(partition);
+        }
+        self.unfinished = self.source.assign(spans)?;
+        Ok(())
+    }
+
     fn start(
         kafka: &Kafka,
         topic: &str,
@@ -171,26 +186,13 @@ impl Reader {
         let consumer: BaseConsumer<Context> = config
             .create_with_context(Context::default())
             .map_err(error)?;
-        let unfinished: Unfinished = spans
-            .iter()
-            .filter(|span| span.start < span.end)
-            .map(|span| (span.partition, *span))
-            .collect();
-        let mut list = TopicPartitionList::with_capacity(unfinished.len());
-        for span in unfinished.values() {
-            list.add_partition_offset(topic, span.partition.0, Offset::Offset(span.start))
-                .map_err(error)?;
-        }
-        consumer.incremental_assign(&list).map_err(error)?;
-        let (kafka, topic) = (kafka.clone(), topic.to_owned());
-        Ok(Self {
-            source: Source {
-                kafka,
-                topic,
-                consumer,
-            },
-            unfinished,
-        })
+        let source = Source {
+            kafka: kafka.clone(),
+            topic: topic.to_owned(),
+            consumer,
+        };
+        let unfinished = source.assign(spans)?;
+        Ok(Self { source, unfinished })
     }
 
     /// The next record of any partition; `None` once all spans are read. Offsets that hold no record, at the end too, are
@@ -222,6 +224,23 @@ impl Reader {
 }
 
 impl Source {
+    /// Begins to fetch the spans; those that have something to read.
+    fn assign(&self, spans: &[Span]) -> Result<Unfinished, KafkaError> {
+        let error = |error| KafkaError::of(&self.kafka, &doing(&self.topic), &error, None);
+        let unfinished: Unfinished = spans
+            .iter()
+            .filter(|span| span.start < span.end)
+            .map(|span| (span.partition, *span))
+            .collect();
+        let mut list = TopicPartitionList::with_capacity(unfinished.len());
+        for span in unfinished.values() {
+            list.add_partition_offset(&self.topic, span.partition.0, Offset::Offset(span.start))
+                .map_err(error)?;
+        }
+        self.consumer.incremental_assign(&list).map_err(error)?;
+        Ok(unfinished)
+    }
+
     /// Whether the record is of an unfinished span. It moves that span on, and ends it with its last record or the first
     /// one behind it.
     fn is_within(&self, unfinished: &mut Unfinished, message: &BorrowedMessage<'_>) -> bool {
