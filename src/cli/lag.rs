@@ -4,8 +4,7 @@ use super::table::{Format, table};
 use super::{ConfigArgs, print_data, print_note};
 use crate::clock;
 use crate::config::Config;
-use crate::kafka::admin::Admin;
-use crate::kafka::lag::{self, Patience, Uncommitted};
+use crate::kafka::lag::{self, Looker, Patience, Uncommitted};
 use anyhow::ensure;
 use serde::Serialize;
 use std::process::ExitCode;
@@ -64,9 +63,9 @@ struct ShardLag {
 /// Prints the lag, once or until interrupted.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?.config;
-    let admin = Admin::connect(&config.kafka)?;
+    let mut looker = Looker::connect(&config.kafka)?;
     loop {
-        let shown = look(&config, &admin).and_then(|lags| show(&lags, &args));
+        let shown = look(&config, &mut looker).and_then(|lags| show(&lags, &args));
         match (shown, args.watch) {
             (shown, None) => {
                 print_data(&shown?)?;
@@ -81,9 +80,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn look(config: &Config, admin: &Admin) -> anyhow::Result<Vec<PartitionLag>> {
+fn look(config: &Config, looker: &mut Looker) -> anyhow::Result<Vec<PartitionLag>> {
     let kafka = &config.kafka;
-    let looked = lag::look(kafka, admin, Uncommitted::Unknown, PATIENCE)?;
+    let looked = looker.look(Uncommitted::Unknown, PATIENCE)?;
     ensure!(
         looked.iter().any(|lag| lag.committed.is_some()),
         "group {} has committed nothing of topic {} at {}; is kafka.group right, and did `millpond run` ever run?",

@@ -14,6 +14,7 @@ mod load;
 mod rewind;
 mod rules;
 mod run;
+mod top;
 mod verify;
 mod workers;
 // What several of them ask, read and print.
@@ -48,6 +49,7 @@ enum Command {
     Load(load::Args),
     Verify(verify::Args),
     Lag(lag::Args),
+    Top(top::Args),
     Inspect(inspect::Args),
     Dead(dead::Args),
     Rewind(rewind::Args),
@@ -66,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Load(args) => load::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Lag(args) => lag::run(args),
+        Command::Top(args) => top::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Dead(args) => dead::run(args),
         Command::Rewind(args) => rewind::run(args),

@@ -75,30 +75,59 @@ impl PartitionLag {
     }
 }
 
-/// Asks about every partition of the configured topic and group.
-pub fn look(
-    kafka: &Kafka,
-    admin: &Admin,
-    uncommitted: Uncommitted,
-    patience: Patience,
-) -> Result<Vec<PartitionLag>, KafkaError> {
-    let mut lags = offsets(admin, &kafka.group, &kafka.topic, patience.answer)?;
-    let span = |(partition, lag): (i32, &PartitionLag)| {
-        let behind = lag.behind(uncommitted)?;
-        Some(Span {
-            partition: Partition(partition),
-            start: behind.start,
-            end: behind.end,
+/// Looks at the configured topic and group, any number of times by the same two clients.
+pub struct Looker {
+    kafka: Kafka,
+    admin: Admin,
+    /// Begun when there is first a lag, and anew after an error.
+    reader: Option<Reader>,
+}
+
+impl Looker {
+    /// Waits until a broker answered, as [`Admin::connect`] does.
+    pub fn connect(kafka: &Kafka) -> Result<Self, KafkaError> {
+        Ok(Self {
+            kafka: kafka.clone(),
+            admin: Admin::connect(kafka)?,
+            reader: None,
         })
-    };
-    let behind: Vec<Span> = (0..).zip(&lags).filter_map(span).collect();
-    if behind.is_empty() {
-        return Ok(lags);
     }
-    for (partition, first_ms) in first_timestamps(kafka, &behind, patience.timestamps)? {
-        lags[partition.index()].first_ms = Some(first_ms);
+
+    /// Asks about every partition.
+    pub fn look(
+        &mut self,
+        uncommitted: Uncommitted,
+        patience: Patience,
+    ) -> Result<Vec<PartitionLag>, KafkaError> {
+        let kafka = &self.kafka;
+        let mut lags = offsets(&self.admin, &kafka.group, &kafka.topic, patience.answer)?;
+        let span = |(partition, lag): (i32, &PartitionLag)| {
+            let behind = lag.behind(uncommitted)?;
+            Some(Span {
+                partition: Partition(partition),
+                start: behind.start,
+                end: behind.end,
+            })
+        };
+        let behind: Vec<Span> = (0..).zip(&lags).filter_map(span).collect();
+        if behind.is_empty() {
+            return Ok(lags);
+        }
+        let mut reader = match self.reader.take() {
+            Some(mut reader) => {
+                reader.turn_to(&behind)?;
+                reader
+            }
+            None => Reader::open_for_few(kafka, &kafka.topic, &behind)?,
+        };
+        for (partition, first_ms) in first_timestamps(&mut reader, patience.timestamps)? {
+            lags[partition.index()].first_ms = Some(first_ms);
+        }
+        // Nothing is fetched until the next look.
+        reader.turn_to(&[])?;
+        self.reader = Some(reader);
+        Ok(lags)
     }
-    Ok(lags)
 }
 
 /// Asks about every partition of a topic, without timestamps.
@@ -124,11 +153,9 @@ pub fn offsets(
 
 /// The Kafka timestamp of the first record of each span, as far as they are found in time.
 fn first_timestamps(
-    kafka: &Kafka,
-    spans: &[Span],
+    reader: &mut Reader,
     within: Duration,
 ) -> Result<HashMap<Partition, i64>, KafkaError> {
-    let mut reader = Reader::open_for_few(kafka, &kafka.topic, spans)?;
     let mut found = HashMap::new();
     let deadline = clock::now() + within;
     loop {

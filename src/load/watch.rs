@@ -7,10 +7,8 @@ use super::schedule::{Pace, Phase};
 use super::tally::Tally;
 use crate::clock;
 use crate::config::Config;
-use crate::config::checked::Kafka;
 use crate::kafka::KafkaError;
-use crate::kafka::admin::Admin;
-use crate::kafka::lag::{self, PartitionLag, Patience, Uncommitted};
+use crate::kafka::lag::{Looker, PartitionLag, Patience, Uncommitted};
 use crate::observe::recorder::SharedCounter;
 use crate::observe::summary::Quantiles;
 use crate::sink::shape::SUBSCRIPTION;
@@ -120,8 +118,7 @@ struct Mark {
 
 /// Asks brokers and shards.
 pub struct Watcher {
-    kafka: Kafka,
-    admin: Admin,
+    lags: Looker,
     partitions_per_shard: usize,
     shards: Vec<WatchedShard>,
 }
@@ -140,8 +137,7 @@ impl Watcher {
         };
         let shards = config.shards.iter().map(watched);
         Ok(Self {
-            kafka: config.kafka.clone(),
-            admin: Admin::connect(&config.kafka)?,
+            lags: Looker::connect(&config.kafka)?,
             partitions_per_shard: config.partitioner.partitions_per_shard() as usize,
             shards: shards.collect::<Result<_, WrittenError>>()?,
         })
@@ -216,7 +212,7 @@ impl Watcher {
         let rows = self.rows_per_s(&mut second.trouble);
         // The age that messages have now, not after the look.
         let now_ms = clock::wall_ms();
-        let lags = lag::look(&self.kafka, &self.admin, UNCOMMITTED, PATIENCE);
+        let lags = self.lags.look(UNCOMMITTED, PATIENCE);
         let lags = lags.unwrap_or_else(|error| {
             second.trouble = Some(error.to_string());
             Vec::new()

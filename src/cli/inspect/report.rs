@@ -114,7 +114,7 @@ impl Report {
         header.extend(["MESSAGES", "SHARE", "BYTES"].map(str::to_owned));
         let is_timeline = self.every_ms.is_some() && self.fields.is_empty();
         match (self.every_ms, is_timeline) {
-            (Some(_), true) => header.extend(["PER-SECOND", "-"].map(str::to_owned)),
+            (Some(_), true) => header.extend(["PER-SECOND", "BAR"].map(str::to_owned)),
             (None, _) => header.extend(["FIRST", "LAST"].map(str::to_owned)),
             (Some(_), false) => {}
         }
