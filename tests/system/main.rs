@@ -28,6 +28,7 @@
 //! - [`hangup`]: the configuration is read again
 //! - [`gaps`]: offsets that no update has
 //! - [`hot`]: hot rows and apps are seen
+//! - [`inspect`]: kcat and kafka-consumer-groups agree with what looks from outside
 //! - [`ingest`]: the HTTP edge, by raw sockets
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 
@@ -47,6 +48,7 @@ mod hangup;
 mod hot;
 mod incident;
 mod ingest;
+mod inspect;
 mod interleavings;
 mod letters;
 mod links;
