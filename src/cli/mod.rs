@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed while running, 2 usage or configuration.
 
 // A file for each.
+mod assets;
 mod config;
 mod dead;
 mod demo;
@@ -23,7 +24,7 @@ mod table;
 
 use crate::sync::SignalFlag;
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use signal_hook::consts::TERM_SIGNALS;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -52,6 +53,7 @@ enum Command {
     Rules(rules::Args),
     Workers(workers::Args),
     Config(config::Args),
+    Assets(assets::Args),
 }
 
 /// Parses the arguments and runs the command. 0 done, 1 failed while running, 2 usage or configuration.
@@ -69,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Rules(args) => rules::run(args),
         Command::Workers(args) => workers::run(args),
         Command::Config(args) => config::run(args),
+        Command::Assets(args) => assets::run(args, Cli::command()),
     };
     done.unwrap_or_else(|error| {
         print_note(&format!("{error:#}"));
@@ -180,7 +183,6 @@ fn long_version() -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_commands_are_well_formed() {
