@@ -28,6 +28,8 @@
 //! - [`hangup`]: the configuration is read again
 //! - [`gaps`]: offsets that no update has
 //! - [`hot`]: hot rows and apps are seen
+//! - [`assets`]: dashboard, alerts and units, given to the tools that they are for
+//! - [`notify`]: what a process manager hears
 //! - [`ingest`]: the HTTP edge, by raw sockets
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 
@@ -37,6 +39,7 @@
     reason = "tests say what they saw"
 )]
 
+mod assets;
 mod bad_days;
 mod bad_input;
 mod child;
@@ -54,6 +57,7 @@ mod load_http;
 mod losses;
 mod members;
 mod mutants;
+mod notify;
 mod pond;
 mod reading;
 mod repartition;

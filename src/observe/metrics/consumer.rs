@@ -194,8 +194,8 @@ impl Consumer {
             (label, i64::from(!down))
         });
         page.gauges(names::SHARD_UP, up)?;
-        let bounds = shards()
-            .map(|(label, shard)| (label, self.0.shards[shard.0].write_rate_max.get()));
+        let bounds =
+            shards().map(|(label, shard)| (label, self.0.shards[shard.0].write_rate_max.get()));
         page.gauges(names::WRITE_RATE_MAX, bounds)?;
         self.hot(page)?;
         let connections = shards().flat_map(|(label, shard)| {

@@ -167,7 +167,10 @@ fn a_scrape_of_720_partitions_takes_milliseconds() {
             begin.elapsed()
         });
         let fastest = fastest.min().unwrap();
-        assert!(fastest < Duration::from_millis(15), "{format:?}: {fastest:?}");
+        assert!(
+            fastest < Duration::from_millis(15),
+            "{format:?}: {fastest:?}"
+        );
     }
 }
 
