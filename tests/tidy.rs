@@ -48,8 +48,8 @@ const RANKS: &[&[&str]] = &[
     ],
     // All of them in one process.
     &["demo"],
-    // Commands.
-    &["cli"],
+    // Commands, and the files that one of them prints.
+    &["assets", "cli"],
     // The two roots.
     &["lib", "main"],
 ];
