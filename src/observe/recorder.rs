@@ -359,6 +359,8 @@ fn milliseconds_as_seconds(milliseconds: i64) -> f64 {
 /// What is known of one shard.
 #[derive(Debug, Default)]
 pub struct ShardRecorder {
+    /// Rows a second that the whole group may write to it; 0 for no bound.
+    pub write_rate_max: Gauge,
     /// Whether the shard refuses to be written to (schema, rights, breaker); its lanes wait.
     pub down: AtomicBool,
     /// Why it is down, or what broke its connections last, for people.

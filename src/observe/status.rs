@@ -10,6 +10,45 @@ use std::time::{Duration, Instant};
 /// Between two lines.
 const INTERVAL: Duration = Duration::from_secs(10);
 
+/// What is still to be applied of the partitions that this process has.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Backlog {
+    /// How many there are.
+    pub partitions: usize,
+    /// All their lag.
+    pub lag_messages: i64,
+    /// All their messages in memory.
+    pub in_memory_messages: i64,
+    /// The longest time lag.
+    pub time_lag_seconds: f64,
+}
+
+impl Backlog {
+    /// As of now.
+    pub fn now(registry: &Registry) -> Self {
+        let now_ms = clock::wall_ms();
+        let mut all = Self::default();
+        let partitions = registry.partitions.iter();
+        for partition in partitions.filter(|of| of.assigned.load(Ordering::Relaxed)) {
+            all.partitions += 1;
+            all.lag_messages += partition.lag_messages();
+            all.in_memory_messages += partition.in_memory_messages.get();
+            all.time_lag_seconds = all.time_lag_seconds.max(partition.time_lag_seconds(now_ms));
+        }
+        all
+    }
+}
+
+impl std::fmt::Display for Backlog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} partitions, lag {} messages, {:.1} s",
+            self.partitions, self.lag_messages, self.time_lag_seconds
+        )
+    }
+}
+
 /// What the last line counted from.
 #[derive(Debug)]
 pub struct Status {
@@ -66,24 +105,16 @@ impl Status {
         );
         // Counts are sums over workers, of which some may be gone.
         let seconds = self.at.duration_since(before.at).as_secs_f64();
-        let now_ms = clock::wall_ms();
-        let assigned = registry.partitions.iter();
-        let assigned = assigned.filter(|partition| partition.assigned.load(Ordering::Relaxed));
-        let (mut lag_messages, mut in_memory_messages, mut time_lag) = (0, 0, 0.0_f64);
-        for partition in assigned {
-            lag_messages += partition.lag_messages();
-            in_memory_messages += partition.in_memory_messages.get();
-            time_lag = time_lag.max(partition.time_lag_seconds(now_ms));
-        }
+        let backlog = Backlog::now(registry);
         Line {
             messages_per_s: rate(self.finished.saturating_sub(before.finished), seconds),
             rows_per_s: rate(
                 self.rows_written.saturating_sub(before.rows_written),
                 seconds,
             ),
-            lag_messages,
-            time_lag_seconds: (time_lag * 10.0).round() / 10.0,
-            in_memory_messages,
+            lag_messages: backlog.lag_messages,
+            time_lag_seconds: (backlog.time_lag_seconds * 10.0).round() / 10.0,
+            in_memory_messages: backlog.in_memory_messages,
             hot: hottest(&registry.shard_names, &registry.hot.picture()),
         }
     }

@@ -26,6 +26,7 @@ pub mod rules;
 pub mod workers_api;
 
 use crate::config::Config;
+use crate::ids::ShardIndex;
 use crate::kafka::dead_letters::DeadLetters;
 use crate::observe::recorder::{ConnectionState, Registry, WorkerRecorder};
 use crate::observe::summary::Summary;
@@ -281,6 +282,9 @@ pub fn registry(config: &Config) -> Arc<Registry> {
         names,
     );
     registry.hot = hot::board(config);
+    for (index, shard) in config.shards.iter().enumerate() {
+        reload::show_bound(&registry, ShardIndex(index), shard.write_rate_max);
+    }
     Arc::new(registry)
 }
 

@@ -4,7 +4,8 @@
 use super::control::{Control, Running};
 use super::group;
 use crate::config::{Config, Loaded, Value};
-use crate::observe::log;
+use crate::ids::ShardIndex;
+use crate::observe::{Registry, log};
 use std::collections::BTreeMap;
 
 /// What became of one key that differs.
@@ -96,6 +97,7 @@ impl Control {
                     .rates
                     .share_of(index)
                     .set_bound(shard.write_rate_max);
+                show_bound(&self.registry, index, shard.write_rate_max);
                 Applied::Now
             }
             "workers" => {
@@ -168,4 +170,10 @@ fn say(key: &str, from: Option<&Value>, to: Option<&Value>, applied: &Applied) {
             "SIGHUP: not changed; the next SIGHUP tries again"
         ),
     }
+}
+
+/// Lets the metrics have the bound on a shard's rows per second.
+pub(super) fn show_bound(registry: &Registry, shard: ShardIndex, rows_per_second: Option<u32>) {
+    let bound = i64::from(rows_per_second.unwrap_or(0));
+    registry.shards[shard.0].write_rate_max.set(bound);
 }

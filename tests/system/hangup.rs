@@ -26,6 +26,7 @@ fn sighup_applies_what_can_change_and_says_what_can_not() {
             (&3.into(), &3.into())
         );
     }
+    assert_eq!(pond.metric("millpond_write_rate_max"), Some(10_000.0));
     // What needs a restart is said again; what was applied is not.
     pond.reconfigure(
         "[rules]\nlinks_per_parent_max = 7",

@@ -29,6 +29,8 @@
 //! - [`gaps`]: offsets that no update has
 //! - [`hot`]: hot rows and apps are seen
 //! - [`inspect`]: kcat and kafka-consumer-groups agree with what looks from outside
+//! - [`assets`]: dashboard, alerts and units, given to the tools that they are for
+//! - [`notify`]: what a process manager hears
 //! - [`ingest`]: the HTTP edge, by raw sockets
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 
@@ -38,6 +40,7 @@
     reason = "tests say what they saw"
 )]
 
+mod assets;
 mod bad_days;
 mod bad_input;
 mod child;
@@ -56,6 +59,7 @@ mod load_http;
 mod losses;
 mod members;
 mod mutants;
+mod notify;
 mod pond;
 mod reading;
 mod repartition;

@@ -53,6 +53,10 @@ pub(super) const WORKERS: Named = (
     "millpond_workers",
     "Workers with a lane of their own, over all core groups of this process.",
 );
+pub(super) const WRITE_RATE_MAX: Named = (
+    "millpond_write_rate_max",
+    "Rows a second that the whole group may write to the shard; 0 for no bound.",
+);
 pub(super) const SHARD_UP: Named = (
     "millpond_shard_up",
     "1 if the shard can be written to, else 0.",
@@ -139,7 +143,8 @@ pub(super) const PARTITION_ALARM: Named = (
     "Why the partition stands still: 0 it does not, 1 records are lost, 2 a batch is unreadable.",
 );
 
-// No labels; gauge.
+// No labels; gauges.
+pub(super) const READY: Named = ("millpond_ready", "1 while /readyz answers 200, else 0.");
 pub(super) const RULES_ACTIVE: Named = (
     "millpond_rules_active",
     "Rules that may still skip what comes.",
@@ -197,9 +202,12 @@ pub(super) const PROCESS_START_TIME_SECONDS: Named = (
 );
 pub(super) const PROCESS_RESIDENT_MEMORY_BYTES: Named =
     ("process_resident_memory_bytes", "Memory in RAM.");
+pub(super) const PROCESS_VIRTUAL_MEMORY_BYTES: Named =
+    ("process_virtual_memory_bytes", "Memory that is mapped.");
 pub(super) const PROCESS_RESIDENT_MEMORY_PEAK_BYTES: Named = (
     "process_resident_memory_peak_bytes",
     "The most memory in RAM so far.",
 );
 pub(super) const PROCESS_THREADS: Named = ("process_threads", "Threads.");
 pub(super) const PROCESS_OPEN_FDS: Named = ("process_open_fds", "Open files and sockets.");
+pub(super) const PROCESS_MAX_FDS: Named = ("process_max_fds", "As many may be open.");

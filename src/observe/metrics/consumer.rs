@@ -100,6 +100,8 @@ impl Collector for Consumer {
         self.partitions(&mut page)?;
         self.lanes(&mut page, &workers)?;
         self.shards(&mut page, &workers)?;
+        let is_ready = self.0.ready.load(Ordering::Relaxed);
+        page.gauge(names::READY, i64::from(is_ready))?;
         page.gauge(names::RULES_ACTIVE, self.0.rules_active.get())?;
         let reasons = Reason::ALL.iter().zip(&self.0.dead_letters);
         page.counters(
@@ -192,6 +194,9 @@ impl Consumer {
             (label, i64::from(!down))
         });
         page.gauges(names::SHARD_UP, up)?;
+        let bounds =
+            shards().map(|(label, shard)| (label, self.0.shards[shard.0].write_rate_max.get()));
+        page.gauges(names::WRITE_RATE_MAX, bounds)?;
         self.hot(page)?;
         let connections = shards().flat_map(|(label, shard)| {
             STATES.map(|(name, state)| {

@@ -1,12 +1,16 @@
-//! Metrics in OpenMetrics text. Read from the recorders at each scrape; nothing is kept here.
+//! Metrics as Prometheus reads them. Read from the recorders at each scrape; nothing is kept here.
 //!
 //! - `catalogue`: every metric's name, unit and meaning
 //! - `consumer`, `edge`, `process`: where the values come from
 //! - `page`: how they are written
+//! - `native`: histograms as native ones
+//! - `format`: in which form the page goes out
 
 mod catalogue;
 mod consumer;
 mod edge;
+mod format;
+mod native;
 mod page;
 mod process;
 #[cfg(test)]
@@ -14,12 +18,10 @@ mod tests;
 
 pub use consumer::Consumer;
 pub use edge::{Edge, Held};
+pub use format::Format;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text;
+use prometheus_client::encoding::{prometheus_protobuf, text};
 use prometheus_client::registry::Registry;
-
-/// The content type of what [`Metrics::render`] returns.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What a scrape shows.
 #[derive(Debug)]
@@ -39,10 +41,16 @@ impl Metrics {
     }
 
     /// All values as of now.
-    pub fn render(&self) -> String {
+    pub fn render(&self, format: Format) -> Vec<u8> {
+        if format == Format::Protobuf {
+            return prometheus_protobuf::encode_to_vec(&self.0).expect("a vector has room");
+        }
         let mut page = String::new();
         text::encode(&mut page, &self.0).expect("a string can be written to");
-        page
+        match format {
+            Format::Text => format::plain(&page).into_bytes(),
+            _ => page.into_bytes(),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
-//! The text of a scrape, one metric after the other.
+//! What a scrape brings, one metric after the other.
 
 use super::catalogue::Named;
+use super::native::Buckets;
 use hdrhistogram::Histogram;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, MetricEncoder,
@@ -9,7 +10,7 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use std::fmt;
 
-/// The text being written.
+/// The page being written.
 pub(super) struct Page<'a>(DescriptorEncoder<'a>);
 
 impl<'a> Page<'a> {
@@ -61,8 +62,9 @@ impl<'a> Page<'a> {
         self.begin(metric, MetricType::Info)?.encode_info(&labels)
     }
 
-    /// The recorded values in buckets, without labels. Bounds are in the histogram's unit, and `scale` turns that into
-    /// the metric's. A bound is as exact as the histogram's values, which have three digits.
+    /// The recorded values in buckets, without labels: in classic ones, and where the form has them in native ones.
+    /// Bounds are in the histogram's unit, and `scale` turns that into the metric's. A bound is as exact as the histogram's
+    /// values, which have three digits.
     pub(super) fn histogram(
         &mut self,
         metric: Named,
@@ -83,8 +85,15 @@ impl<'a> Page<'a> {
             let typical = histogram.median_equivalent(value);
             sum = sum.saturating_add(typical.saturating_mul(count));
         }
+        let native = Buckets::of(histogram, scale);
         let mut metric = self.begin(metric, MetricType::Histogram)?;
-        metric.encode_histogram::<NoLabelSet>(scale(sum), histogram.len(), &buckets, None)
+        metric.encode_histogram_with_native::<NoLabelSet>(
+            scale(sum),
+            histogram.len(),
+            &buckets,
+            None,
+            native.native(),
+        )
     }
 
     fn begin(

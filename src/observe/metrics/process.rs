@@ -33,6 +33,7 @@ impl Collector for Process {
         }
         if let Ok(status) = process::status() {
             page.gauge(names::PROCESS_RESIDENT_MEMORY_BYTES, status.resident_bytes)?;
+            page.gauge(names::PROCESS_VIRTUAL_MEMORY_BYTES, status.virtual_bytes)?;
             page.gauge(
                 names::PROCESS_RESIDENT_MEMORY_PEAK_BYTES,
                 status.resident_bytes_peak,
@@ -41,6 +42,9 @@ impl Collector for Process {
         }
         if let Ok(files) = process::open_files() {
             page.gauge(names::PROCESS_OPEN_FDS, files)?;
+        }
+        if let Some(files_max) = process::open_files_max() {
+            page.gauge(names::PROCESS_MAX_FDS, files_max)?;
         }
         let threads = process::cpu_by_thread().unwrap_or_default();
         let threads = threads
