@@ -28,6 +28,8 @@
 //! - [`hangup`]: the configuration is read again
 //! - [`gaps`]: offsets that no update has
 //! - [`hot`]: hot rows and apps are seen
+//! - [`logs`]: a stderr that nobody reads, and watched apps
+//! - [`traces`]: spans, as a receiver gets them ([`receiver`])
 //! - [`ingest`]: the HTTP edge, by raw sockets
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 
@@ -51,11 +53,13 @@ mod interleavings;
 mod letters;
 mod links;
 mod load_http;
+mod logs;
 mod losses;
 mod members;
 mod mutants;
 mod pond;
 mod reading;
+mod receiver;
 mod repartition;
 mod rewind;
 mod rules;
@@ -63,6 +67,7 @@ mod secure;
 mod services;
 mod spine;
 mod storm;
+mod traces;
 mod trouble;
 mod workers;
 mod write_rate;
