@@ -18,6 +18,7 @@ use millpond::ids::{Partition, Position, ShardIndex, SubscriptionId};
 use millpond::lanes::lane_of;
 use millpond::load::{self, Traffic, TrafficOptions};
 use millpond::observe::recorder::WorkerRecorder;
+use millpond::observe::trace::Tracer;
 use millpond::pipeline;
 use millpond::ready::ReadySet;
 use millpond::sink::pool::ShardPool;
@@ -198,7 +199,7 @@ fn write_all(config: &Config, lanes: &[Lane]) -> anyhow::Result<String> {
     let (_never_gives_up, abandon) = crossbeam_channel::bounded(0);
     let shared = Shared {
         rates: Arc::new(WriteRates::new(config.shards.iter().map(|_| None), 1)),
-        registry: pipeline::registry(config),
+        registry: pipeline::registry(config, Tracer::default()),
         abandon,
         tunables: Arc::default(),
     };

@@ -108,6 +108,11 @@ impl Row {
         &bytes[self.range(self.key_length + self.value_length, self.headers_length)]
     }
 
+    /// Whether it has headers.
+    pub fn has_headers(&self) -> bool {
+        self.headers_length > 0
+    }
+
     /// Bytes of key, value and headers.
     pub fn length(&self) -> u32 {
         self.key_length + self.value_length + self.headers_length
@@ -190,22 +195,39 @@ impl Headers {
         Self::read(&self.0)
     }
 
+    /// The value of the first header of that name that is not null.
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        Self::find(&self.0, name)
+    }
+
+    /// The same in what was written.
+    pub fn find<'a>(bytes: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+        let mut all = Self::each(bytes);
+        all.find_map(|(own, value)| value.filter(|_| own == name))
+    }
+
     /// Reads back what was written: name and value of each header.
-    pub fn read(mut bytes: &[u8]) -> Vec<(String, Option<Box<[u8]>>)> {
-        let mut headers = Vec::new();
+    pub fn read(bytes: &[u8]) -> Vec<(String, Option<Box<[u8]>>)> {
+        let owned = |(name, value): (&[u8], Option<&[u8]>)| {
+            let name = String::from_utf8_lossy(name).into_owned();
+            (name, value.map(Into::into))
+        };
+        Self::each(bytes).map(owned).collect()
+    }
+
+    fn each(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         let length = |at: &[u8]| i32::from_le_bytes(at[..4].try_into().expect("4 bytes"));
-        while !bytes.is_empty() {
+        std::iter::from_fn(move || {
+            if bytes.is_empty() {
+                return None;
+            }
             let name_length = usize::try_from(length(bytes)).expect("a name has a length");
             let value_length = usize::try_from(length(&bytes[4..])).ok();
             let (name, rest) = bytes[8..].split_at(name_length);
             let (value, rest) = rest.split_at(value_length.unwrap_or(0));
-            headers.push((
-                String::from_utf8_lossy(name).into_owned(),
-                value_length.map(|_| value.into()),
-            ));
             bytes = rest;
-        }
-        headers
+            Some((name, value_length.map(|_| value)))
+        })
     }
 }
 

@@ -8,3 +8,6 @@ pub use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Order
 
 /// A flag that a signal handler sets, or that is there before anything else; never one of loom's.
 pub use std::sync::atomic::AtomicBool as SignalFlag;
+
+/// A counter that is there before anything else; never one of loom's.
+pub use std::sync::atomic::AtomicU64 as SignalCount;

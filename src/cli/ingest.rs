@@ -1,12 +1,13 @@
 //! `millpond ingest`: the HTTP edge.
 
 use super::run::{ADMIN_STOP, CANT_NOTIFY};
-use super::{ConfigArgs, print_data, stop_at_signals};
+use super::{ConfigArgs, UsageError, print_data, stop_at_signals};
 use crate::http::{Method, Routes};
 use crate::ingest::{Edge, Stopped};
 use crate::observe::edge::EdgeRecorder;
 use crate::observe::metrics::{self, Held, Metrics};
 use crate::observe::notify::{Notifier, Watched};
+use crate::observe::trace::Traces;
 use crate::observe::{admin, log, process};
 use crate::sync::{AtomicBool, Ordering, SignalFlag};
 use anyhow::{Context, anyhow};
@@ -34,11 +35,13 @@ pub struct Args {
 /// Runs until it is told to stop, and prints how many answers there were by status.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?.config;
-    log::start(config.telemetry.log)?;
+    log::start(&config.telemetry)?;
+    let traces = Traces::start(&config.telemetry, &config.kafka, "millpond-ingest");
+    let traces = traces.map_err(|error| UsageError(error.to_string()))?;
     let signal = stop_at_signals()?;
     raise_file_limit(config.ingest.connections_max);
     let recorder = Arc::new(EdgeRecorder::default());
-    let edge = Edge::start(&config, &recorder)?;
+    let edge = Edge::start(&config, &recorder, &traces.tracer())?;
     tracing::info!(listens = "ingest", address = %edge.address(), "listening");
     let stopping = Arc::new(AtomicBool::new(false));
     let routes = routes(&edge, &recorder, &stopping);
@@ -60,6 +63,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Stopped { cut, unreported } = edge.stop(config.consumer.drain_deadline);
     notifier.stop();
     admin.stop(ADMIN_STOP);
+    traces.stop();
     if cut + unreported > 0 {
         tracing::warn!(
             cut,

@@ -12,6 +12,7 @@ mod init;
 mod inspect;
 mod lag;
 mod load;
+mod log;
 mod rewind;
 mod rules;
 mod run;
@@ -24,6 +25,7 @@ mod moment;
 mod reload;
 mod table;
 
+use crate::observe;
 use crate::sync::SignalFlag;
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -56,6 +58,7 @@ enum Command {
     Rewind(rewind::Args),
     Rules(rules::Args),
     Workers(workers::Args),
+    Log(log::Args),
     Config(config::Args),
     Assets(assets::Args),
 }
@@ -76,14 +79,17 @@ pub fn main() -> ExitCode {
         Command::Rewind(args) => rewind::run(args),
         Command::Rules(args) => rules::run(args),
         Command::Workers(args) => workers::run(args),
+        Command::Log(args) => log::run(args),
         Command::Config(args) => config::run(args),
         Command::Assets(args) => assets::run(args, Cli::command()),
     };
-    done.unwrap_or_else(|error| {
+    let code = done.unwrap_or_else(|error| {
         print_note(&format!("{error:#}"));
         let is_usage = error.chain().any(|cause| cause.is::<UsageError>());
         ExitCode::from(if is_usage { 2 } else { 1 })
-    })
+    });
+    observe::log::end();
+    code
 }
 
 /// The arguments or the configuration are wrong; makes `main` answer 2. A line for each thing that is wrong.
@@ -125,6 +131,8 @@ impl ConfigArgs {
         })
         .map_err(|error| UsageError(error.to_string()))?;
         config::ask_librdkafka(&loaded)?;
+        observe::log::check_level(&loaded.config.telemetry.level)
+            .map_err(|error| UsageError(error.to_string()))?;
         for warning in &loaded.warnings {
             print_note(&format!("warning: {warning}"));
         }
@@ -145,17 +153,18 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
 pub fn print_data(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+            observe::log::end();
+            std::process::exit(0)
+        }
         written => written.context("standard output can't be written to"),
     }
 }
 
 /// Writes to stderr, `millpond: ` before each line. That nobody reads it is no error.
 pub fn print_note(text: &str) {
-    let mut stderr = std::io::stderr().lock();
     for line in text.lines() {
-        // Nowhere is left to tell about it.
-        let _ = writeln!(stderr, "millpond: {line}");
+        observe::log::note(&format!("millpond: {line}\n"));
     }
 }
 

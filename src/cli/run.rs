@@ -1,12 +1,14 @@
 //! `millpond run`: the consumer.
 
 use super::reload::reload_at_hangup;
-use super::{ConfigArgs, print_data, stop_at_signals};
+use super::{ConfigArgs, UsageError, print_data, stop_at_signals};
 use crate::config::Config;
 use crate::http::{Routes, Server};
 use crate::observe::gate::Gate;
 use crate::observe::hot::with_hot;
 use crate::observe::notify::Notifier;
+use crate::observe::log::api::with_log;
+use crate::observe::trace::Traces;
 use crate::observe::{admin, log, summary};
 use crate::pipeline::control::Control;
 use crate::pipeline::workers_api::with_workers;
@@ -65,7 +67,10 @@ enum Baseline {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let loaded = args.config.load()?;
     let config = Arc::new(loaded.config);
-    log::start(config.telemetry.log)?;
+    log::start(&config.telemetry)?;
+    // Before anything is pinned, so that its thread runs on any core.
+    let traces = Traces::start(&config.telemetry, &config.kafka, "millpond");
+    let traces = traces.map_err(|error| UsageError(error.to_string()))?;
     // A second one ends at once, which loses nothing.
     let signal = stop_at_signals()?;
     let options = RunOptions {
@@ -80,7 +85,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }),
         until_caught_up: args.until_caught_up,
     };
-    let registry = pipeline::registry(&config);
+    let registry = pipeline::registry(&config, traces.tracer());
     let control = Arc::new(Control::new(&registry, loaded.values));
     let hangups = reload_at_hangup(args.config, control.clone())?;
     let rules = pipeline::rules::rules(options.sink);
@@ -88,6 +93,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let routes = admin::consumer_routes(&registry);
     let routes = with_workers(routes, &control, &gate);
     let routes = pipeline::rules::api::routes(routes, &gate, &rules);
+    let routes = with_log(routes, &registry, &gate);
     let routes = with_hot(routes, &registry, gate);
     let admin = start_admin(&config, routes)?;
     tracing::info!(address = %admin.address(), "admin address");
@@ -103,6 +109,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("writing {}", path.display()))?;
     }
     admin.stop(ADMIN_STOP);
+    traces.stop();
     print_data(&serde_json::to_string(&done?)?)?;
     Ok(ExitCode::SUCCESS)
 }

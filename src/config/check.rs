@@ -244,6 +244,12 @@ fn telemetry(read: &mut Reader<'_>) -> Telemetry {
             "telemetry.log",
             [("json", LogForm::Json), ("text", LogForm::Text)],
         ),
+        level: read.text("telemetry.level"),
+        applied_sample: read.whole(
+            "telemetry.applied_sample",
+            0..=1_000_000_000,
+            "one applied update in so many is logged, 0 for none",
+        ),
         otlp_endpoint: endpoint.filter(|text| !text.is_empty()),
         sample_ratio: read.ratio(
             "telemetry.sample_ratio",

@@ -222,6 +222,10 @@ pub struct Admin {
 pub struct Telemetry {
     /// The form of log lines.
     pub log: LogForm,
+    /// What is logged, in the syntax of `RUST_LOG`; empty: what that says.
+    pub level: String,
+    /// One applied update in so many is logged; 0 for none.
+    pub applied_sample: u64,
     /// Where traces go; `None` for nowhere.
     pub otlp_endpoint: Option<String>,
     /// The share of messages that is traced, 0 to 1.

@@ -204,6 +204,7 @@ fn numbers_are_accepted_up_to_their_bounds_and_not_beyond() {
         ("consumer.revoke_deadline_s", "1", "60"),
         ("shard.a.workers", "1", "64"),
         ("rules.links_per_parent_max", "0", "2147483647"),
+        ("telemetry.applied_sample", "0", "1000000000"),
         ("telemetry.sample_ratio", "0", "1"),
     ] {
         let loads = |value: &str| {

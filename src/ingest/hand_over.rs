@@ -14,6 +14,8 @@ use crate::http::reactor::{Later, Promise, promise};
 use crate::ids::Partition;
 use crate::kafka::client::KafkaError;
 use crate::kafka::producer::{Compression, DeliveryError, Producer, Record, SendError, Tuning};
+use crate::observe::trace::spans::{Send, Sends};
+use crate::observe::trace::{TRACEPARENT, Tracer};
 use crate::sync::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -55,6 +57,8 @@ impl Ticket {
 struct Handed {
     ticket: Arc<Ticket>,
     partition: Partition,
+    /// Its span, if it is recorded.
+    span: Option<Box<Send>>,
 }
 
 /// The way to Kafka, shared by all threads.
@@ -65,11 +69,16 @@ pub struct HandOver {
     in_flight_max: usize,
     /// Places taken for records, handed over or about to be.
     in_flight: Arc<AtomicUsize>,
+    tracer: Tracer,
 }
 
 impl HandOver {
     /// Makes the producer; it connects by itself.
-    pub fn new(kafka: &Kafka, ingest: &Ingest, reaches: Arc<Reaches>) -> Result<Self, KafkaError> {
+    pub fn new(
+        kafka: &Kafka,
+        ingest: &Ingest,
+        (reaches, tracer): (Arc<Reaches>, Tracer),
+    ) -> Result<Self, KafkaError> {
         let places = u32::try_from(ingest.in_flight_max).expect("bounded by the configuration");
         let tuning = Tuning {
             linger: LINGER,
@@ -82,8 +91,16 @@ impl HandOver {
         };
         let in_flight = Arc::new(AtomicUsize::new(0));
         let (for_reports, places) = (reaches.clone(), in_flight.clone());
+        let for_spans = tracer.clone();
         let producer = Producer::new(kafka, "millpond-ingest", &tuning, move |handed, result| {
-            let Handed { ticket, partition } = handed;
+            let Handed {
+                ticket,
+                partition,
+                span,
+            } = handed;
+            if let Some(span) = span {
+                end(&for_spans, *span, &result);
+            }
             for_reports.reported(partition, result.is_ok(), clock::wall_ms());
             places.fetch_sub(1, Ordering::Relaxed);
             ticket.report(
@@ -98,6 +115,7 @@ impl HandOver {
             reaches,
             in_flight_max: ingest.in_flight_max,
             in_flight,
+            tracer,
         })
     }
 
@@ -123,9 +141,9 @@ impl HandOver {
             failure: Mutex::new(None),
             promise: Mutex::new(Some(promise)),
         });
-        let header = traceparent.map(|value| ("traceparent", Some(value)));
+        let spans = self.tracer.begin_sends(traceparent);
         for (at, message) in messages.iter().enumerate() {
-            let Err(error) = self.send(message, &ticket, header.as_slice(), now_ms) else {
+            let Err(error) = self.send(message, &ticket, (spans, traceparent), now_ms) else {
                 continue;
             };
             let unsent = messages.len() - at;
@@ -145,24 +163,38 @@ impl HandOver {
         &self,
         message: &Message,
         ticket: &Arc<Ticket>,
-        headers: &[(&str, Option<&[u8]>)],
+        (spans, traceparent): (Option<Sends>, Option<&[u8]>),
         now_ms: i64,
     ) -> Result<(), SendError> {
         let partition = message.partition;
         let key = message.subscription.to_string();
+        let span = spans.map(|spans| Box::new(spans.begin(partition, &key)));
+        let own = span.as_ref().map(|span| span.traceparent());
+        // A span that is recorded comes between the client's and the consumer's.
+        let header = own.as_deref().map(str::as_bytes).or(traceparent);
+        let header = header.map(|value| (TRACEPARENT, Some(value)));
         let record = Record {
             topic: &self.topic,
             partition,
             key: Some(key.as_bytes()),
             value: Some(&message.value),
-            headers,
+            headers: header.as_slice(),
             timestamp_ms: None,
         };
         let ticket = ticket.clone();
         self.reaches.handed_over(partition, now_ms);
-        let sent = self.producer.send(&record, Handed { ticket, partition });
-        sent.map_err(|(error, _)| {
+        let handed = Handed {
+            ticket,
+            partition,
+            span,
+        };
+        let sent = self.producer.send(&record, handed);
+        sent.map_err(|(error, handed)| {
             self.reaches.taken_back(partition);
+            if let Some(span) = handed.span {
+                let why = error.to_string();
+                self.tracer.sent(*span, Err(("not-sent", &why)));
+            }
             error
         })
     }
@@ -191,6 +223,17 @@ impl HandOver {
     pub(super) fn broken(&self) -> Option<String> {
         self.producer.broken()
     }
+}
+
+/// The record's delivery is reported: its span ends.
+fn end(tracer: &Tracer, span: Send, result: &Result<(Partition, i64), DeliveryError>) {
+    let (kind, error) = match result {
+        Ok((_, offset)) => return tracer.sent(span, Ok(*offset)),
+        Err(error @ DeliveryError::NotAcknowledged(_)) => ("not-acknowledged", error),
+        Err(error @ DeliveryError::Refused(_)) => ("refused", error),
+        Err(error @ DeliveryError::NoSuchPartition(_)) => ("no-such-partition", error),
+    };
+    tracer.sent(span, Err((kind, &error.to_string())));
 }
 
 fn away(why: &str) -> Refusal {

@@ -24,6 +24,7 @@ use crate::http::{Limits, Request, Response, StatusCode};
 use crate::kafka::client::KafkaError;
 use crate::observe::edge::EdgeRecorder;
 use crate::observe::metrics::Held;
+use crate::observe::trace::Tracer;
 use crate::sync::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use hand_over::HandOver;
@@ -93,13 +94,21 @@ pub struct Stopped {
 
 impl Edge {
     /// Listens, and answers from then on: 503 until Kafka is found.
-    pub fn start(config: &Config, recorder: &Arc<EdgeRecorder>) -> Result<Self, StartError> {
+    pub fn start(
+        config: &Config,
+        recorder: &Arc<EdgeRecorder>,
+        tracer: &Tracer,
+    ) -> Result<Self, StartError> {
         let ingest = &config.ingest;
         let tls = ingest.tls.as_ref();
         let tls = tls.map(|(certificate, key)| Tls::load(certificate, key));
         let tls = tls.transpose().map_err(StartError::Tls)?;
         let reaches = Arc::new(Reaches::new(config.partitioner.partitions()));
-        let hand_over = Arc::new(HandOver::new(&config.kafka, ingest, reaches.clone())?);
+        let hand_over = Arc::new(HandOver::new(
+            &config.kafka,
+            ingest,
+            (reaches.clone(), tracer.clone()),
+        )?);
         let report_end = Arc::new(AtomicBool::new(false));
         let (for_reporter, until) = (hand_over.clone(), report_end.clone());
         let reporter = spawn("edge-report", move || {

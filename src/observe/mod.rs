@@ -12,7 +12,9 @@
 //! - `status`: the status line
 //! - `notify`: the process manager is told
 //! - `gate`: who may change something over it
-//! - `log`: the form of log lines
+//! - `log`: lines on stderr, which applied updates are among them, and their level
+//! - `trace`: spans for a collector of traces
+//! - `telemetry`: what a consumer's threads share of the two
 
 pub mod admin;
 pub mod changes;
@@ -27,5 +29,7 @@ pub mod process;
 pub mod recorder;
 pub mod status;
 pub mod summary;
+pub mod telemetry;
+pub mod trace;
 
 pub use recorder::Registry;

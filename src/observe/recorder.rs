@@ -2,6 +2,7 @@
 //! nothing shared on the hot path. Readers (`/metrics`, the summary) sum over the threads.
 
 use super::changes::WorkerChanges;
+use super::telemetry::Telemetry;
 use crate::dead::Reason;
 use crate::hot;
 use crate::ids::{Partition, ShardIndex};
@@ -392,6 +393,8 @@ pub struct Registry {
     pub dead_letters: [SharedCounter; Reason::COUNT],
     /// The newest picture of hot rows and apps.
     pub hot: hot::Board,
+    /// What goes out beside metrics.
+    pub telemetry: Telemetry,
     /// Whether every configured part is up and partitions are served: `/readyz`.
     pub ready: AtomicBool,
 }
@@ -426,6 +429,7 @@ impl Registry {
             rules_active: Gauge::default(),
             dead_letters: Default::default(),
             hot: hot::Board::default(),
+            telemetry: Telemetry::default(),
             ready: AtomicBool::new(false),
         }
     }

@@ -30,6 +30,7 @@ use crate::ids::ShardIndex;
 use crate::kafka::dead_letters::DeadLetters;
 use crate::observe::recorder::{ConnectionState, Registry, WorkerRecorder};
 use crate::observe::summary::Summary;
+use crate::observe::trace::Tracer;
 use crate::poller::assignment::{Budget, Slots};
 use crate::poller::{Ended, PollerShared};
 use crate::rules::Rules;
@@ -262,8 +263,8 @@ fn is_ready(registry: &Registry) -> bool {
     polling && up && registry.workers_on_duty().iter().all(is_connected)
 }
 
-/// The registry for a configuration.
-pub fn registry(config: &Config) -> Arc<Registry> {
+/// The registry for a configuration; spans go to that tracer.
+pub fn registry(config: &Config, tracer: Tracer) -> Arc<Registry> {
     let partitions =
         i32::try_from(config.partitioner.partitions()).expect("partitions fit Kafka's i32");
     let shards = (0..partitions).map(|at| {
@@ -285,6 +286,11 @@ pub fn registry(config: &Config) -> Arc<Registry> {
     for (index, shard) in config.shards.iter().enumerate() {
         reload::show_bound(&registry, ShardIndex(index), shard.write_rate_max);
     }
+    registry.telemetry.tracer = tracer;
+    registry
+        .telemetry
+        .applied
+        .set_every(config.telemetry.applied_sample);
     Arc::new(registry)
 }
 

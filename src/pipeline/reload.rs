@@ -72,6 +72,14 @@ impl Control {
                 tunables.set_links_per_parent_max(config.rules.links_per_parent_max);
             }
             "telemetry.log" => log::set_form(config.telemetry.log),
+            "telemetry.level" => match log::set_level(&config.telemetry.level) {
+                Ok(()) => {}
+                Err(error) => return Applied::Refused(error.to_string()),
+            },
+            "telemetry.applied_sample" => {
+                let applied = &self.registry.telemetry.applied;
+                applied.set_every(config.telemetry.applied_sample);
+            }
             _ => return self.apply_of_shard(running, key, config),
         }
         Applied::Now

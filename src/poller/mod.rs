@@ -13,6 +13,7 @@
 //! - [`progress`]: what is finished: committed, and shown
 //! - [`tenure`]: how far an epoch may dispatch, and whether all rules are decided
 //! - [`anew`]: partitions that are assigned anew, as they have gone silent or lost records
+//! - `traced`: which rounds and commits are traced
 //! - `close`: the end, step by step
 
 pub mod anew;
@@ -22,6 +23,7 @@ pub mod lookup;
 pub mod progress;
 pub mod receive;
 pub mod tenure;
+mod traced;
 
 use crate::config::checked::OnLostRecords;
 use crate::dispatch::Dispatch;
@@ -43,6 +45,7 @@ use lookup::{Answer, LookupClient};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use traced::Tracing;
 
 /// The longest sleep. Bounds how late a round is that nothing woke.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
@@ -141,6 +144,7 @@ pub struct Poller<M: Member = GroupConsumer> {
     headers: crate::dispatch::Headers,
     /// Partitions to be visited in this round.
     visits: Vec<Partition>,
+    tracing: Tracing,
 }
 
 impl<M: Member> Poller<M> {
@@ -155,6 +159,7 @@ impl<M: Member> Poller<M> {
         recorder: Arc<PollerRecorder>,
     ) -> Self {
         let partitions = settings.partitioner.partitions() as usize;
+        let tracing = Tracing::new(shared.registry.telemetry.tracer.clone());
         let now = crate::clock::now();
         Self {
             consumer,
@@ -177,6 +182,7 @@ impl<M: Member> Poller<M> {
             rules_seen: 0,
             headers: crate::dispatch::Headers::default(),
             visits: Vec::new(),
+            tracing,
         }
     }
 
@@ -200,6 +206,7 @@ impl<M: Member> Poller<M> {
         }
         self.serve_group().map_err(Ended::Failed)?;
         self.follow_rules();
+        self.tracing.round_begins(self.recorder.received.get());
         self.dispatch.change_lanes();
         let mut busy = false;
         let mut visits = std::mem::take(&mut self.visits);
@@ -218,6 +225,7 @@ impl<M: Member> Poller<M> {
         }
         self.visits = visits;
         self.dispatch.flush();
+        self.tracing.round_ends(self.recorder.received.get());
         self.give_up_drained();
         if self.commit_when_due() {
             self.go_on_behind_gaps().map_err(Ended::Failed)?;
@@ -288,6 +296,7 @@ impl<M: Member> Poller<M> {
                 }
                 Event::Committed(Ok(commits)) => {
                     fault::crash_point("after-commit");
+                    self.tracing.commit_ends(None);
                     self.committed(&commits);
                 }
                 Event::Committed(Err(error)) => self.commit_failed(&error),

@@ -49,6 +49,7 @@ impl<M: Member> Poller<M> {
             })
             .collect();
         fault::crash_point("before-commit");
+        self.tracing.commit_begins(commits.len());
         match self.consumer.commit(&commits) {
             Ok(()) => {
                 self.recorder.commits.add(1);
@@ -66,6 +67,7 @@ impl<M: Member> Poller<M> {
     /// The last commits did not arrive, or may not have: all are sent again.
     pub(super) fn commit_failed(&mut self, error: &CommitError) {
         self.recorder.commit_failures.add(1);
+        self.tracing.commit_ends(Some(error));
         if error.is_of_a_rebalance() {
             tracing::info!("the group is rebalancing: offsets are committed again afterwards");
         } else {
@@ -129,7 +131,13 @@ impl<M: Member> Poller<M> {
         }
         self.recorder.commits.add(1);
         let within = self.settings.commit_deadline;
+        self.tracing.commit_begins(commits.len());
         let done = self.consumer.commit_and_wait(&commits, within);
+        let error = done
+            .as_ref()
+            .err()
+            .map(|error| error as &dyn std::error::Error);
+        self.tracing.commit_ends(error);
         // What came of earlier ones was heard there, too.
         for assigned in self.assigned.iter_mut().flatten() {
             assigned.tenure.ask_again();

@@ -68,6 +68,10 @@ impl<M: Member> Poller<M> {
             let message = assigned.held.pop_front().expect("just seen");
             messages += 1;
             bytes += length;
+            if self.headers.length() > 0 {
+                self.tracing
+                    .receives(&self.headers, assigned.partition, &message);
+            }
             self.receive(assigned, &message, length, (now, now_ms));
             if assigned.stopped {
                 // What lies behind a gap must not be applied before somebody has decided about the gap.

@@ -20,7 +20,9 @@
 //! - [`duty`]: handing the lane over, and taking one
 //! - [`tunables`]: what may change while it works
 //! - [`settle`]: every slot to where its outcome says
+//! - `applied`, `traced`: which updates are logged, which batches are traced
 
+mod applied;
 pub mod apply;
 mod duty;
 pub mod encode;
@@ -31,6 +33,7 @@ pub mod parked;
 pub mod patience;
 pub mod refuse;
 pub mod settle;
+mod traced;
 pub mod tunables;
 
 use crate::dispatch::{Batch, Origin};
@@ -43,6 +46,7 @@ use crate::partitioner::Partitioner;
 use crate::rules::{Rules, RulesView, table::Seen};
 use crate::sink::shard::{ShardConnection, ShardSession};
 use crate::update::{Place, Update, decode};
+use applied::AppliedLog;
 use apply::Applier;
 use crossbeam_channel::RecvTimeoutError;
 use fold::{Dead, Folds, Outcome};
@@ -51,6 +55,7 @@ use settle::{Settler, complete_all};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use traced::Tracing;
 
 /// How long an idle worker sleeps at most: parked rows are looked at this often.
 const IDLE: Duration = Duration::from_millis(200);
@@ -98,6 +103,8 @@ pub struct Worker<S = ShardConnection> {
     parking: Parking,
     dead_letters: DeadLetterSender,
     hot: hot::Counting,
+    log: AppliedLog,
+    tracing: Tracing,
     recorder: Arc<WorkerRecorder>,
 }
 
@@ -111,6 +118,9 @@ impl<S: ShardSession> Worker<S> {
         recorder: Arc<WorkerRecorder>,
     ) -> Self {
         applier.patience.listen_to(post.question());
+        let registry = applier.patience.registry();
+        let log = AppliedLog::new(registry.clone(), recorder.clone());
+        let tracing = Tracing::new(registry.telemetry.tracer.clone());
         Self {
             post,
             lane,
@@ -121,6 +131,8 @@ impl<S: ShardSession> Worker<S> {
             parking: Parking::default(),
             dead_letters,
             hot: hot::Counting::new(crate::clock::now()),
+            log,
+            tracing,
             recorder,
         }
     }
@@ -221,15 +233,22 @@ impl<S: ShardSession> Worker<S> {
                 .for_each(|batch| complete_all(batch, &self.recorder));
         } else {
             let written_before = self.recorder.rows_written.get();
+            let traced = self.tracing.begins(&turn);
             let (outcomes, keys) = self.write(&turn);
             let mut settler = Settler {
                 dead_letters: &self.dead_letters,
                 parking: &mut self.parking,
                 left: &mut left,
                 recorder: &self.recorder,
+                log: &mut self.log,
             };
-            let applied = settler.settle(&mut turn, outcomes, &keys);
             let written = self.recorder.rows_written.get() - written_before;
+            let applied = settler.settle(&mut turn, outcomes, &keys, written);
+            if let Some(traced) = traced {
+                let shard = self.applier.patience.shard();
+                self.tracing
+                    .ends(traced, &self.recorder, shard, (applied, written));
+            }
             self.recorder.folded.add(applied.saturating_sub(written));
             self.recorder
                 .parked

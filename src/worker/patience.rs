@@ -67,6 +67,11 @@ impl Patience {
         &self.registry.shard_names[index]
     }
 
+    /// What is known of all shards.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
     /// Microseconds since the process began to work.
     pub fn elapsed_us(&self) -> i64 {
         self.registry.elapsed_us()

@@ -1,6 +1,7 @@
 //! After a batch is written: every message's slot goes where its outcome says. Completed, handed to the dead letters (who
 //! complete it once the broker has the letter), kept with a parked row, or left for another turn.
 
+use super::applied::AppliedLog;
 use super::fold::{Dead, Outcome};
 use super::parked::Parking;
 use crate::dispatch::{Batch, Headers, OpenSlot, Origin, Row};
@@ -29,19 +30,24 @@ pub struct Settler<'w> {
     pub left: &'w mut Batch,
     /// What is counted.
     pub recorder: &'w WorkerRecorder,
+    /// What is logged.
+    pub log: &'w mut AppliedLog,
 }
 
 impl Settler<'_> {
-    /// Empties the batches. `outcomes` has one for each message, in order; `keys` the row of each message that was decoded.
+    /// Empties the batches, which wrote so many rows. `outcomes` has one for each message, in order; `keys` the row of each
+    /// message that was decoded.
     pub fn settle(
         &mut self,
         batches: &mut [Batch],
         outcomes: Vec<Outcome>,
         keys: &[Option<RowKey>],
+        rows_written: u64,
     ) -> u64 {
         let mut tally = Tally::default();
         let mut outcomes = outcomes.into_iter().zip(keys);
         let (now, wall_ms) = (crate::clock::now(), crate::clock::wall_ms());
+        self.log.turn_ends(now, rows_written);
         for Batch {
             bytes,
             rows,
@@ -54,6 +60,7 @@ impl Settler<'_> {
                 let mut applied_at = Vec::with_capacity(segment.rows.len());
                 for row in rows.by_ref().take(segment.rows.len()) {
                     let (outcome, key) = outcomes.next().expect("an outcome for each message");
+                    self.log.settled(&outcome, *key, &row, &segment);
                     match outcome {
                         Outcome::Dead(dead) => {
                             tally.finished += 1;

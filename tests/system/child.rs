@@ -34,6 +34,15 @@ impl Process {
 
     /// The same without a configuration.
     pub fn start_bare(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_saying(arguments, environment, Stdio::piped())
+    }
+
+    /// The same with a stderr that the caller reads, or doesn't.
+    pub fn start_saying(
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        stderr: impl Into<Stdio>,
+    ) -> Self {
         // Another build of the program (with the feature `faults`) may be named.
         let named = std::env::var("MILLPOND_TEST_BINARY");
         let mut command = Command::new(named.as_deref().unwrap_or(env!("CARGO_BIN_EXE_millpond")));
@@ -41,14 +50,18 @@ impl Process {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stderr(stderr);
         let mut child = command.spawn().expect("the binary starts");
         // Read on threads of their own, so that a full pipe never holds the process.
-        let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let mut out = child.stdout.take().unwrap();
         let said = Arc::new(Mutex::new(Vec::new()));
         let saying = said.clone();
         let stdout = std::thread::spawn(move || read_all(&mut out, &Mutex::default()));
-        let stderr = std::thread::spawn(move || read_all(&mut err, &saying));
+        let stderr = child.stderr.take();
+        let stderr = std::thread::spawn(move || match stderr {
+            Some(mut stderr) => read_all(&mut stderr, &saying),
+            None => String::new(),
+        });
         Self {
             child,
             stdout: Some(stdout),

@@ -18,7 +18,7 @@ pub mod edge;
 mod fuzz;
 mod good;
 mod heads;
-mod http;
+pub mod http;
 mod limits;
 mod model;
 mod mutate;

@@ -31,6 +31,8 @@
 //! - [`inspect`]: kcat and kafka-consumer-groups agree with what looks from outside
 //! - [`assets`]: dashboard, alerts and units, given to the tools that they are for
 //! - [`notify`]: what a process manager hears
+//! - [`logs`]: a stderr that nobody reads, and watched apps
+//! - [`traces`]: spans, as a receiver gets them ([`receiver`])
 //! - [`ingest`]: the HTTP edge, by raw sockets
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 
@@ -56,12 +58,14 @@ mod interleavings;
 mod letters;
 mod links;
 mod load_http;
+mod logs;
 mod losses;
 mod members;
 mod mutants;
 mod notify;
 mod pond;
 mod reading;
+mod receiver;
 mod repartition;
 mod rewind;
 mod rules;
@@ -69,6 +73,7 @@ mod secure;
 mod services;
 mod spine;
 mod storm;
+mod traces;
 mod trouble;
 mod workers;
 mod write_rate;

@@ -16,6 +16,8 @@ use crate::load::{Traffic, TrafficOptions, broken};
 use crate::observe::admin::consumer_routes;
 use crate::observe::gate::Gate;
 use crate::observe::hot::with_hot;
+use crate::observe::log::api::with_log;
+use crate::observe::trace::Tracer;
 use crate::observe::{log, summary::Summary};
 use crate::pipeline;
 use crate::sync::{Ordering, SignalFlag};
@@ -78,7 +80,7 @@ pub struct Args {
 
 /// Runs it and prints what came of it.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    log::start_with(LogForm::Text, LOG_FILTER)?;
+    log::start_with(LogForm::Text, "", LOG_FILTER)?;
     let signal = stop_at_signals()?;
     let is_told_to_stop = || signal.load(Ordering::Relaxed);
     let Some(mut services) = Services::start(&args, print_note, is_told_to_stop)? else {
@@ -87,10 +89,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = configuration(&args, &services)?;
     services.make_room(&config)?;
     init::make(&config, |_| Ok(()))?;
-    let registry = pipeline::registry(&config);
+    let registry = pipeline::registry(&config, Tracer::default());
     let gate = Gate::new(config.admin.token.clone());
     let rules = pipeline::rules::rules(SinkKind::Postgres);
     let routes = with_hot(consumer_routes(&registry), &registry, gate.clone());
+    let routes = with_log(routes, &registry, &gate);
     let routes = pipeline::rules::api::routes(routes, &gate, &rules);
     let admin = start_admin(&config, routes)?;
     print_note(&format!(

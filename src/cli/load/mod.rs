@@ -126,7 +126,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let target = target
         .transpose()
         .map_err(|error| UsageError(error.to_string()))?;
-    log::start(config.telemetry.log)?;
+    log::start(&config.telemetry)?;
     let signal = stop_at_signals()?;
     let (tally, sent) = (Tally::default(), SharedCounter::default());
     let progress = progress(&args, &traffic);

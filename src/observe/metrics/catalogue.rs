@@ -194,6 +194,18 @@ pub(super) const INGEST_ANSWER_SECONDS: Named = (
 // version; info.
 pub(super) const BUILD: Named = ("millpond_build", "The version.");
 
+// No labels; counters.
+pub(super) const LOG_LINES_DROPPED: Named = (
+    "millpond_log_lines_dropped",
+    "Log lines dropped since stderr was slower than they came, or took none.",
+);
+pub(super) const SPANS_EXPORTED: Named =
+    ("millpond_spans_exported", "Spans that the collector took.");
+pub(super) const SPANS_DROPPED: Named = (
+    "millpond_spans_dropped",
+    "Spans that are lost since the collector was slow, or did not take them.",
+);
+
 // No labels. Dashboards of any program know these names, so they have no prefix of ours.
 pub(super) const PROCESS_CPU_SECONDS: Named = ("process_cpu_seconds", "Processor time.");
 pub(super) const PROCESS_START_TIME_SECONDS: Named = (

@@ -1,8 +1,8 @@
-//! The metrics of the build and the process.
+//! The metrics of the build, the process, and what it tells otherwise.
 
 use super::catalogue as names;
 use super::page::Page;
-use crate::observe::process;
+use crate::observe::{log, process, trace};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;
@@ -27,6 +27,9 @@ impl Collector for Process {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page::new(encoder);
         page.info(names::BUILD, [("version", env!("CARGO_PKG_VERSION"))])?;
+        page.counter(names::LOG_LINES_DROPPED, log::dropped())?;
+        page.counter(names::SPANS_EXPORTED, trace::exported())?;
+        page.counter(names::SPANS_DROPPED, trace::dropped())?;
         page.counter(names::PROCESS_CPU_SECONDS, process::cpu().as_secs_f64())?;
         if let Some(started) = self.started {
             page.gauge(names::PROCESS_START_TIME_SECONDS, started.as_secs_f64())?;

@@ -1,66 +1,16 @@
-//! The form of log lines: one flat JSON object a line on stderr, or text for people. And a brake for errors that repeat.
-//!
-//! Lines are events of `tracing`; librdkafka's own come the same way. What is logged is decided by `RUST_LOG`, in the
-//! syntax of tracing-subscriber's `EnvFilter`.
+//! The form of log lines: one flat JSON object a line, or text for people.
 
 use crate::clock;
 use crate::config::checked::LogForm;
 use crate::sync::{Ordering, SignalFlag};
-use parking_lot::Mutex;
 use serde::ser::SerializeMap;
 use std::error::Error;
 use std::fmt::{self, Write};
-use std::time::{Duration, Instant};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
-
-/// What is logged unless `RUST_LOG` says otherwise. librdkafka tells of every reconnect at info.
-const FILTER: &str = "info,librdkafka=warn,rdkafka=warn";
-
-/// `RUST_LOG` can't be understood: a usage error.
-#[derive(Debug, thiserror::Error)]
-#[error("RUST_LOG={text:?} is no filter ({source}); an example that is one: {FILTER}")]
-pub struct InvalidFilter {
-    text: String,
-    source: tracing_subscriber::filter::ParseError,
-}
-
-/// Logs to stderr from now on. A second call in one process changes nothing.
-///
-/// # Errors
-/// `RUST_LOG` is set and is no filter.
-pub fn start(form: LogForm) -> Result<(), InvalidFilter> {
-    start_with(form, FILTER)
-}
-
-/// The same with another filter where `RUST_LOG` says nothing.
-///
-/// # Errors
-/// `RUST_LOG` is set and is no filter.
-pub fn start_with(form: LogForm, filter: &str) -> Result<(), InvalidFilter> {
-    let text = std::env::var("RUST_LOG")
-        .ok()
-        .filter(|text| !text.is_empty());
-    let text = text.unwrap_or_else(|| filter.to_owned());
-    let filter = EnvFilter::try_new(&text).map_err(|source| InvalidFilter { text, source })?;
-    set_form(form);
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .event_format(EitherForm {
-            json: JsonLines {
-                hostname: hostname(),
-            },
-            text: tracing_subscriber::fmt::format().with_target(false),
-        });
-    // An error here says that a subscriber is installed already.
-    let _ = tracing::subscriber::set_global_default(lines.finish());
-    Ok(())
-}
 
 /// Whether lines are text for people.
 static IS_TEXT: SignalFlag = SignalFlag::new(false);
@@ -71,9 +21,21 @@ pub fn set_form(form: LogForm) {
 }
 
 /// Lines in the form that is set.
-struct EitherForm {
+pub(super) struct EitherForm {
     json: JsonLines,
     text: Format,
+}
+
+impl EitherForm {
+    /// For lines of this host.
+    pub(super) fn new() -> Self {
+        Self {
+            json: JsonLines {
+                hostname: hostname(),
+            },
+            text: tracing_subscriber::fmt::format().with_target(false),
+        }
+    }
 }
 
 impl<S, N> FormatEvent<S, N> for EitherForm
@@ -128,7 +90,7 @@ impl JsonLines {
         let mut line = Vec::with_capacity(256);
         let mut serializer = serde_json::Serializer::new(&mut line);
         let mut object = serde::Serializer::serialize_map(&mut serializer, None)?;
-        object.serialize_entry("ts", &format_args!("{:.6}", crate::clock::timestamp()))?;
+        object.serialize_entry("ts", &format_args!("{:.6}", clock::timestamp()))?;
         object.serialize_entry("level", &event.metadata().level().as_str())?;
         object.serialize_entry("msg", &message.0)?;
         object.serialize_entry("hostname", &self.hostname)?;
@@ -209,63 +171,12 @@ impl<M: SerializeMap> Visit for Fields<'_, M> {
     }
 }
 
-/// A brake for a line that would repeat: of those within a time one is written, and the next one says how many were not.
-///
-/// ```
-/// use millpond::observe::log::Repeated;
-/// static AWAY: Repeated = Repeated::once_in(std::time::Duration::from_secs(10));
-/// if let Some(suppressed) = AWAY.due() {
-///     tracing::warn!(suppressed, "the shard is away");
-/// }
-/// ```
-#[derive(Debug)]
-pub struct Repeated {
-    pause: Duration,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    written: Option<Instant>,
-    suppressed: u64,
-}
-
-impl Repeated {
-    /// At most one line in that time.
-    pub const fn once_in(pause: Duration) -> Self {
-        Self {
-            pause,
-            state: Mutex::new(State {
-                written: None,
-                suppressed: 0,
-            }),
-        }
-    }
-
-    /// `Some` if a line is to be written now: how many were not since the last one.
-    pub fn due(&self) -> Option<u64> {
-        self.due_at(clock::now())
-    }
-
-    fn due_at(&self, now: Instant) -> Option<u64> {
-        let mut state = self.state.lock();
-        if state
-            .written
-            .is_some_and(|written| now.saturating_duration_since(written) < self.pause)
-        {
-            state.suppressed += 1;
-            return None;
-        }
-        state.written = Some(now);
-        Some(std::mem::take(&mut state.suppressed))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+    use parking_lot::Mutex;
     use std::io;
     use std::sync::Arc;
 
@@ -300,10 +211,7 @@ mod tests {
     #[test]
     fn a_line_is_one_flat_object_with_numbers_as_numbers() {
         let lines = logged(|| {
-            let error = io::Error::other(InvalidFilter {
-                text: "a=b=c".to_owned(),
-                source: EnvFilter::try_new("a=b=c").unwrap_err(),
-            });
+            let error = io::Error::other("x".parse::<u8>().unwrap_err());
             let cause = &error as &(dyn Error + 'static);
             tracing::warn!(
                 partition = 7,
@@ -326,12 +234,7 @@ mod tests {
         assert_eq!(line["sql"], "select \"x\"\n");
         assert_eq!(line["done"], true);
         assert_eq!(line["app_id"], "a b");
-        assert!(
-            line["error"]
-                .as_str()
-                .unwrap()
-                .starts_with("RUST_LOG=\"a=b=c\" is no filter")
-        );
+        assert_eq!(line["error"], "invalid digit found in string");
         assert!(line.get("message").is_none());
     }
 
@@ -342,16 +245,5 @@ mod tests {
         assert_eq!(text.len(), "2026-11-21T07:58:55.123456Z".len(), "{text}");
         let age = jiff::Timestamp::now().duration_since(text.parse().unwrap());
         assert!(age.as_secs().abs() < 60, "{text}");
-    }
-
-    #[test]
-    fn a_repeated_line_says_how_often_it_was_not_written() {
-        let brake = Repeated::once_in(Duration::from_secs(10));
-        let begin = clock::now();
-        let due = |s| brake.due_at(begin + Duration::from_secs(s));
-        assert_eq!(
-            [due(0), due(1), due(9), due(10), due(11), due(30)],
-            [Some(0), None, None, Some(2), None, Some(1)]
-        );
     }
 }
