@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::http::{Routes, Server};
 use crate::observe::gate::Gate;
 use crate::observe::hot::with_hot;
+use crate::observe::page::with_page;
 use crate::observe::{admin, log, summary};
 use crate::pipeline::control::Control;
 use crate::pipeline::workers_api::with_workers;
@@ -82,6 +83,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let routes = admin::consumer_routes(&registry);
     let routes = with_workers(routes, &control, &gate);
     let routes = pipeline::rules::api::routes(routes, &gate, &rules);
+    let routes = with_page(routes, &registry, &rules, &gate);
     let routes = with_hot(routes, &registry, gate);
     let admin = start_admin(&config, routes)?;
     tracing::info!(address = %admin.address(), "admin address");

@@ -2,6 +2,7 @@
 //! nothing shared on the hot path. Readers (`/metrics`, the summary) sum over the threads.
 
 use super::changes::WorkerChanges;
+use super::page::board::Board;
 use crate::dead::Reason;
 use crate::hot;
 use crate::ids::{Partition, ShardIndex};
@@ -390,6 +391,8 @@ pub struct Registry {
     pub dead_letters: [SharedCounter; Reason::COUNT],
     /// The newest picture of hot rows and apps.
     pub hot: hot::Board,
+    /// What the status page shows besides.
+    pub page: Board,
     /// Whether every configured part is up and partitions are served: `/readyz`.
     pub ready: AtomicBool,
 }
@@ -424,6 +427,7 @@ impl Registry {
             rules_active: Gauge::default(),
             dead_letters: Default::default(),
             hot: hot::Board::default(),
+            page: Board::default(),
             ready: AtomicBool::new(false),
         }
     }

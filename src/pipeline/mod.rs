@@ -27,6 +27,7 @@ pub mod workers_api;
 
 use crate::config::Config;
 use crate::kafka::dead_letters::DeadLetters;
+use crate::observe::page::board::Board;
 use crate::observe::recorder::{ConnectionState, Registry, WorkerRecorder};
 use crate::observe::summary::Summary;
 use crate::poller::assignment::{Budget, Slots};
@@ -81,7 +82,7 @@ pub fn run(
     (registry, control, rules): (&Arc<Registry>, &Control, &Arc<Rules>),
     signal: &Arc<SignalFlag>,
 ) -> Result<Summary, RunError> {
-    let Some(checked) = checks::wait_until_sound(config, options.sink, signal)? else {
+    let Some(checked) = checks::wait_until_sound(config, options.sink, signal, registry)? else {
         return Ok(Summary::of(registry));
     };
     let dead_letters = DeadLetters::start(&config.kafka, registry.clone())
@@ -281,6 +282,7 @@ pub fn registry(config: &Config) -> Arc<Registry> {
         names,
     );
     registry.hot = hot::board(config);
+    registry.page = Board::new(config);
     Arc::new(registry)
 }
 

@@ -96,6 +96,7 @@ impl Control {
                     .rates
                     .share_of(index)
                     .set_bound(shard.write_rate_max);
+                self.registry.page.set_bound(index, shard.write_rate_max);
                 Applied::Now
             }
             "workers" => {

@@ -16,6 +16,7 @@ use crate::load::{Traffic, TrafficOptions, broken};
 use crate::observe::admin::consumer_routes;
 use crate::observe::gate::Gate;
 use crate::observe::hot::with_hot;
+use crate::observe::page::with_page;
 use crate::observe::{log, summary::Summary};
 use crate::pipeline;
 use crate::sync::{Ordering, SignalFlag};
@@ -92,11 +93,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let rules = pipeline::rules::rules(SinkKind::Postgres);
     let routes = with_hot(consumer_routes(&registry), &registry, gate.clone());
     let routes = pipeline::rules::api::routes(routes, &gate, &rules);
+    let routes = with_page(routes, &registry, &rules, &gate);
     let admin = start_admin(&config, routes)?;
-    print_note(&format!(
-        "admin address: http://{}/metrics",
-        admin.address()
-    ));
+    print_note(&format!("status page: http://{}/status", admin.address()));
     let mut demo = Demo::start(&config, &registry, &rules)?;
     send(&args, &config, &mut demo, services.lag_max(), &signal)?;
     let summary = if args.keep {
