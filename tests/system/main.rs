@@ -5,6 +5,7 @@
 //! - [`child`]: a millpond process that is ended with its test
 //! - [`services`]: the broker and the servers, killed or frozen and given back
 //! - [`reading`]: one reading of a consumer's metrics
+//! - [`browser`]: a real one without a window
 //! - [`spine`]: everything is applied, exactly, whatever is killed
 //! - [`mutants`]: deliberately broken builds are noticed
 //! - [`members`]: processes of a group come and go
@@ -28,6 +29,7 @@
 //! - [`hangup`]: the configuration is read again
 //! - [`gaps`]: offsets that no update has
 //! - [`hot`]: hot rows and apps are seen
+//! - [`page`]: the status page in that browser
 //! - [`ingest`]: the HTTP edge, by raw sockets
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 
@@ -39,6 +41,7 @@
 
 mod bad_days;
 mod bad_input;
+mod browser;
 mod child;
 mod demo;
 mod faults;
@@ -54,6 +57,7 @@ mod load_http;
 mod losses;
 mod members;
 mod mutants;
+mod page;
 mod pond;
 mod reading;
 mod repartition;

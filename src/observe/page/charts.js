@@ -1,7 +1,7 @@
 "use strict";
 // Charts in plain SVG: a series over time, and percentile curves.
 
-const CHART = { width: 560, left: 44, right: 8, top: 14, bottom: 18 };
+const CHART = { left: 46, right: 10, top: 14, bottom: 20 };
 
 /** The smallest of 1, 2, 5 · 10^n that is not below the value. */
 function roundUp(value) {
@@ -12,11 +12,24 @@ function roundUp(value) {
 
 /** A frame with room for axes. `label` says what it is to those who don't see it. */
 function frame(height, label) {
-  const svg = draw("svg", { viewBox: `0 0 ${CHART.width} ${height}`, class: "chart", role: "img", "aria-label": label });
+  const svg = draw("svg", { height, class: "chart", role: "img", "aria-label": label });
   const content = draw("g");
   const reading = draw("g", { visibility: "hidden" });
   svg.append(content, reading);
-  return { svg, content, reading, height, bottom: height - CHART.bottom };
+  return { svg, content, reading, width: 560, bottom: height - CHART.bottom };
+}
+
+/** Draws in the pixels that there are, so that text has its size at any width; again when they become others. */
+function fit(chart) {
+  const { frame } = chart;
+  const measure = () => {
+    const width = Math.round(frame.svg.getBoundingClientRect().width);
+    if (width === 0 || width === frame.measured) return;
+    frame.measured = frame.width = width;
+    setAttribute(frame.svg, "viewBox", `0 0 ${width} ${frame.bottom + CHART.bottom}`);
+    chart.paint();
+  };
+  new ResizeObserver(measure).observe(frame.svg);
 }
 
 /** A chart of the last 15 minutes. `say(value)` writes a value; `top`: the axis ends at least there. */
@@ -29,19 +42,26 @@ class TimeChart {
     this.svg = this.frame.svg;
     this.svg.addEventListener("pointermove", (event) => this.read(event.clientX));
     this.svg.addEventListener("pointerleave", () => setAttribute(this.frame.reading, "visibility", "hidden"));
+    fit(this);
   }
 
   show(times, values, now) {
     Object.assign(this, { times, values, now });
-    const { content, bottom } = this.frame;
+    this.paint();
+  }
+
+  paint() {
+    const { times, values, now } = this;
+    if (times === undefined) return;
+    const { content, bottom, width } = this.frame;
     this.max = Math.max(this.top, roundUp(Math.max(0, ...values)));
     const parts = [];
     for (const share of [0, 0.5, 1]) {
       const y = this.y(this.max * share);
-      parts.push(draw("line", { class: "grid", x1: CHART.left, x2: CHART.width - CHART.right, y1: y, y2: y }));
+      parts.push(draw("line", { class: "grid", x1: CHART.left, x2: width - CHART.right, y1: y, y2: y }));
       parts.push(draw("text", { x: CHART.left - 6, y: y + 4, "text-anchor": "end" }, this.say(this.max * share)));
     }
-    for (const minutes of [15, 10, 5, 0]) {
+    for (const minutes of width < 300 ? [15, 0] : [15, 10, 5, 0]) {
       const x = this.x(now - minutes * 60000);
       const anchor = minutes === 15 ? "start" : minutes === 0 ? "end" : "middle";
       parts.push(draw("text", { x, y: bottom + 14, "text-anchor": anchor }, minutes === 0 ? "now" : `−${minutes} min`));
@@ -59,7 +79,7 @@ class TimeChart {
 
   x(time) {
     const share = 1 - (this.now - time) / 900000;
-    return CHART.left + Math.max(0, Math.min(1, share)) * (CHART.width - CHART.left - CHART.right);
+    return CHART.left + Math.max(0, Math.min(1, share)) * (this.frame.width - CHART.left - CHART.right);
   }
 
   y(value) {
@@ -71,11 +91,11 @@ class TimeChart {
   read(clientX) {
     if (!this.times?.length) return;
     const box = this.svg.getBoundingClientRect();
-    const wanted = ((clientX - box.left) / box.width) * CHART.width;
+    const wanted = ((clientX - box.left) / box.width) * this.frame.width;
     const distance = (at) => Math.abs(this.x(this.times[at]) - wanted);
     const nearest = this.times.reduce((best, _, at) => (distance(at) < distance(best) ? at : best), 0);
     const [x, y] = [this.x(this.times[nearest]), this.y(this.values[nearest])];
-    const anchor = x > CHART.width / 2 ? "end" : "start";
+    const anchor = x > this.frame.width / 2 ? "end" : "start";
     this.frame.reading.replaceChildren(
       draw("line", { class: "cross", x1: x, x2: x, y1: CHART.top, y2: this.frame.bottom }),
       draw("circle", { class: "dot", cx: x, cy: y, r: 4 }),
@@ -97,22 +117,32 @@ class LatencyChart {
     this.figures = make("p", { class: "note mono" });
     this.keys = make("ul", { class: "keys" });
     this.element = make("div", {}, make("h3", {}, title), this.frame.svg, this.keys, this.figures);
+    fit(this);
   }
 
   show(interval, run, interval_s) {
-    const { content, bottom } = this.frame;
+    Object.assign(this, { interval, run });
+    this.paint();
+    this.say(interval, run, interval_s);
+  }
+
+  paint() {
+    const { interval, run } = this;
+    if (interval === undefined) return;
+    const { content, bottom, width } = this.frame;
     const all = [...interval.us, ...run.us].filter((us) => us > 0);
     const decades = Math.max(3, Math.ceil((Math.max(interval.us.length, run.us.length) - 1) / POINTS_PER_DECADE));
     const low = 10 ** Math.floor(Math.log10(Math.min(...all, 1000)));
     const high = 10 ** Math.ceil(Math.log10(Math.max(...all, 10000) * 1.0001));
-    const x = (point) => CHART.left + 14 + (point / (decades * POINTS_PER_DECADE)) * (CHART.width - CHART.left - CHART.right - 34);
+    const x = (point) => CHART.left + 14 + (point / (decades * POINTS_PER_DECADE)) * (width - CHART.left - CHART.right - 34);
     const y = (us) => bottom - (Math.log10(Math.max(us, low) / low) / Math.log10(high / low)) * (bottom - CHART.top);
     const parts = [];
     for (let us = low; us <= high * 1.01; us *= 10) {
-      parts.push(draw("line", { class: "grid", x1: CHART.left + 14, x2: CHART.width - CHART.right, y1: y(us), y2: y(us) }));
+      parts.push(draw("line", { class: "grid", x1: CHART.left + 14, x2: width - CHART.right, y1: y(us), y2: y(us) }));
       parts.push(draw("text", { x: CHART.left + 8, y: y(us) + 4, "text-anchor": "end" }, latency(us)));
     }
-    for (const [decade, name] of DECADES.filter(([own]) => own <= decades)) {
+    const isNarrow = width / decades < 62;
+    for (const [decade, name] of DECADES.filter(([own]) => own <= decades && !(isNarrow && own % 2 === 1))) {
       const at = x(decade * POINTS_PER_DECADE);
       parts.push(draw("line", { class: "grid", x1: at, x2: at, y1: CHART.top, y2: bottom }));
       parts.push(draw("text", { x: at, y: bottom + 14, "text-anchor": decade === decades ? "end" : "middle" }, name));
@@ -122,7 +152,6 @@ class LatencyChart {
       if (points.length > 1) parts.push(draw("path", { class: name, d: `M${points.join("L")}` }));
     }
     content.replaceChildren(...parts);
-    this.say(interval, run, interval_s);
   }
 
   say(interval, run, interval_s) {

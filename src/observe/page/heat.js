@@ -5,19 +5,19 @@
 const HEAT_BY = {
   time_lag_ms: {
     name: "Time lag", steps: [1, 1000, 10000, 60000, 600000, 3600000],
-    legend: ["none", "under 1 s", "1 s", "10 s", "1 min", "10 min", "1 h and more"],
+    legend: ["none", "< 1 s", "1–10 s", "10–60 s", "1–10 min", "10–60 min", "≥ 1 h"],
   },
   lag: {
     name: "Lag", steps: [1, 100, 1000, 10000, 100000, 1000000],
-    legend: ["none", "under 100", "100", "1,000", "10,000", "100,000", "1,000,000 and more"],
+    legend: ["none", "< 100", "100–1 k", "1–10 k", "10–100 k", "100 k–1 M", "≥ 1 M"],
   },
   in_memory: {
     name: "In memory", steps: [1, 10, 100, 1000, 4000, 8000],
-    legend: ["none", "under 10", "10", "100", "1,000", "4,000", "8,000 and more"],
+    legend: ["none", "< 10", "10–100", "100–1 k", "1–4 k", "4–8 k", "≥ 8 k"],
   },
   oldest_ms: {
     name: "Oldest in memory", steps: [1, 100, 1000, 5000, 30000, 300000],
-    legend: ["none", "under 0.1 s", "0.1 s", "1 s", "5 s", "30 s", "5 min and more"],
+    legend: ["none", "< 0.1 s", "0.1–1 s", "1–5 s", "5–30 s", "0.5–5 min", "≥ 5 min"],
   },
 };
 
@@ -39,7 +39,7 @@ class HeatMap {
   makeSwitch() {
     const names = Object.keys(HEAT_BY);
     this.buttons = names.map((by) => make("button", {
-      type: "button", role: "radio", "aria-checked": by === this.by, tabindex: by === this.by ? 0 : -1, onclick: () => this.choose(by),
+      type: "button", role: "radio", "aria-checked": String(by === this.by), tabindex: by === this.by ? 0 : -1, onclick: () => this.choose(by),
     }, HEAT_BY[by].name));
     byId("heat-by").append(...this.buttons);
     byId("heat-by").addEventListener("keydown", (event) => {

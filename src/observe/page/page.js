@@ -6,9 +6,9 @@ const POLL_MS = 1000;
 const ANSWER_MS = 5000;
 
 const tiles = [
-  { id: "lag", name: "Lag", large: true, chart: new TimeChart("Lag in messages", 150, brief), values: "lag",
+  { id: "lag", name: "Lag", large: true, chart: new TimeChart("Lag in messages", 140, brief), values: "lag",
     value: ({ now }) => [count(now.lag), "messages not yet applied"] },
-  { id: "time-lag", name: "Time lag", large: true, chart: new TimeChart("Time lag", 150, (seconds) => duration(seconds), 1), values: "time_lag_s",
+  { id: "time-lag", name: "Time lag", large: true, chart: new TimeChart("Time lag", 140, (seconds) => duration(seconds), 1), values: "time_lag_s",
     value: ({ now }) => [duration(now.time_lag_s), "age of the oldest of them"] },
   { id: "rate", name: "Messages applied", chart: new TimeChart("Messages a second", 110, brief), values: "messages_per_s",
     value: ({ now }) => [`${count(now.messages_per_s)}/s`, `${count(now.rows_per_s)} rows/s`] },

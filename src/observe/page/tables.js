@@ -131,7 +131,7 @@ function showHot(id, items, shards, prepare) {
     return element;
   }, (element, item) => {
     const [name, share, rate, database] = element.cells_;
-    setText(name.lastChild, `shard ${shards[item.shard]?.name ?? "?"}${isRow ? `, app ${short(item.app)}` : ""}`);
+    setText(name.lastChild, `${isRow ? `app ${short(item.app)}, ` : ""}shard ${shards[item.shard]?.name ?? "?"}`);
     setText(share.firstChild, `${(item.share * 100).toFixed(1)} %`);
     share.lastChild.firstChild.style.width = `${Math.min(1, item.share) * 100}%`;
     setText(rate, count(item.messages_per_s));

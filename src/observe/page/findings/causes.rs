@@ -23,6 +23,9 @@ const WAITING_MIN: i64 = 100;
 /// A lag that changes by less a second stays as it is.
 const TREND_MIN: f64 = 1.0;
 
+/// A process so young has not yet shown where its lag goes.
+const YOUNG_S: u64 = 60;
+
 /// Finds the transaction that is in the way.
 const WHO_LOCKS: &str = "SELECT pid, xact_start, state, left(query, 80) FROM pg_stat_activity WHERE xact_start IS NOT NULL \
                          ORDER BY xact_start LIMIT 5;";
@@ -40,7 +43,7 @@ pub(super) struct Cause {
 
 type Explain = fn(&Document, usize) -> Option<Cause>;
 
-const IN_ORDER: [Explain; 9] = [
+const IN_ORDER: [Explain; 10] = [
     down,
     disconnected,
     locked,
@@ -50,6 +53,7 @@ const IN_ORDER: [Explain; 9] = [
     hot,
     catching_up,
     busy,
+    young,
 ];
 
 /// The first that the figures show.
@@ -305,6 +309,17 @@ fn busy(document: &Document, shard: usize) -> Option<Cause> {
             ],
             ..Cause::default()
         }
+    })
+}
+
+/// Trends take a minute to show.
+fn young(document: &Document, _: usize) -> Option<Cause> {
+    let uptime_s = document.process.uptime_s;
+    (uptime_s < YOUNG_S).then(|| Cause {
+        why: format!("the process began {uptime_s} s ago, and catches up with what came before"),
+        steps: vec![step("Wait", "")],
+        passes: true,
+        ..Cause::default()
     })
 }
 
