@@ -9,6 +9,7 @@ use crate::observe::hot::with_hot;
 use crate::observe::notify::Notifier;
 use crate::observe::log::api::with_log;
 use crate::observe::trace::Traces;
+use crate::observe::page::with_page;
 use crate::observe::{admin, log, summary};
 use crate::pipeline::control::Control;
 use crate::pipeline::workers_api::with_workers;
@@ -94,6 +95,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let routes = with_workers(routes, &control, &gate);
     let routes = pipeline::rules::api::routes(routes, &gate, &rules);
     let routes = with_log(routes, &registry, &gate);
+    let routes = with_page(routes, &registry, &rules, &gate);
     let routes = with_hot(routes, &registry, gate);
     let admin = start_admin(&config, routes)?;
     tracing::info!(address = %admin.address(), "admin address");

@@ -225,7 +225,39 @@ fn admin(read: &mut Reader<'_>) -> Admin {
     Admin {
         listen: listen(read, "admin.listen"),
         token: read.secret("admin.token"),
+        peers: peers(read),
     }
+}
+
+/// Each is asked every second while somebody looks at the status page.
+const PEERS_MAX: usize = 64;
+
+fn peers(read: &mut Reader<'_>) -> Vec<String> {
+    let name = "admin.peers";
+    let peers = read.list(name);
+    if peers.len() > PEERS_MAX {
+        let text = format!(
+            "found {}, allowed are {PEERS_MAX}: each is asked every second while somebody looks",
+            peers.len()
+        );
+        read.refuse(name, text);
+    }
+    let is_address = |peer: &String| {
+        let parts = peer.rsplit_once(':');
+        let legal = |c: char| c.is_ascii_alphanumeric() || ".-_[]:".contains(c);
+        parts.is_some_and(|(host, port)| {
+            !host.is_empty()
+                && host.chars().all(legal)
+                && port.parse::<u16>().is_ok_and(|port| port > 0)
+        })
+    };
+    if let Some(wrong) = peers.iter().find(|peer| !is_address(peer)) {
+        read.refuse(
+            name,
+            format!("found {wrong:?}, allowed is host:port, the admin address of another process"),
+        );
+    }
+    peers
 }
 
 fn telemetry(read: &mut Reader<'_>) -> Telemetry {

@@ -215,6 +215,8 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// Needed to change anything when not on loopback.
     pub token: Option<Secret>,
+    /// Admin addresses of the group's other processes, `host:port`, for the status page.
+    pub peers: Vec<String>,
 }
 
 /// Logs and traces.

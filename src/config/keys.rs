@@ -39,7 +39,7 @@ pub(super) const DEAD_LETTER_TOPIC: &str = "kafka.dead_letter_topic";
 pub(super) const LIBRDKAFKA: &str = "kafka.librdkafka.";
 
 /// All settings but the shards' and librdkafka's, in the order in which they are shown.
-pub(super) const KEYS: [Key; 43] = [
+pub(super) const KEYS: [Key; 44] = [
     key("kafka.brokers", "", "127.0.0.1:9092"),
     key("kafka.topic", "", "subscription-updates"),
     key("kafka.group", "", "millpond"),
@@ -78,6 +78,7 @@ pub(super) const KEYS: [Key; 43] = [
     key("ingest.admin_listen", "", "127.0.0.1:9465"),
     key("admin.listen", "", "127.0.0.1:9464"),
     secret("admin.token", ""),
+    key("admin.peers", "", "[]"),
     key("telemetry.log", "", "json"),
     key("telemetry.level", "", ""),
     key("telemetry.applied_sample", "updates", "1000"),

@@ -7,6 +7,7 @@
 //! - `reactor`: a few threads for all connections, whose handlers answer later instead: for the many who send
 //! - `acceptor`, `body`, `progress`: what both are made of: the listening thread, from a head to a handler, deadlines
 //! - `connection`, `socket`: one client of `server`, and how hyper sees it
+//! - `content_hash`: what a page may run, by its hash
 //! - `client`: the other side, for tools that send requests
 
 mod acceptor;
@@ -14,6 +15,7 @@ mod bearer;
 mod body;
 pub mod client;
 mod connection;
+mod content_hash;
 mod message;
 mod progress;
 pub mod reactor;
@@ -24,6 +26,7 @@ mod socket;
 mod tests;
 
 pub use bearer::has_bearer_token;
+pub use content_hash::content_hash;
 pub use hyper::{HeaderMap, Method, StatusCode, body::Bytes, header};
 pub use message::{Request, Response};
 pub use routes::Routes;

@@ -121,7 +121,7 @@ fn live(registry: &Registry, now_ms: i64) -> Result<(), String> {
 }
 
 /// Whether every configured part is up.
-fn ready(registry: &Registry) -> Result<(), String> {
+pub(super) fn ready(registry: &Registry) -> Result<(), String> {
     if registry.ready.load(Ordering::Relaxed) {
         return Ok(());
     }

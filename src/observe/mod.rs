@@ -9,6 +9,7 @@
 //! - `summary`: the JSON line at the end of a run, and its histograms as a file
 //! - `admin`: the address with health and metrics
 //! - `hot`: the answer that says who is hot
+//! - `page`: the status page and its document
 //! - `status`: the status line
 //! - `notify`: the process manager is told
 //! - `gate`: who may change something over it
@@ -25,6 +26,7 @@ pub mod hot;
 pub mod log;
 pub mod metrics;
 pub mod notify;
+pub mod page;
 pub mod process;
 pub mod recorder;
 pub mod status;

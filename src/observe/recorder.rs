@@ -3,6 +3,7 @@
 
 use super::changes::WorkerChanges;
 use super::telemetry::Telemetry;
+use super::page::board::Board;
 use crate::dead::Reason;
 use crate::hot;
 use crate::ids::{Partition, ShardIndex};
@@ -395,6 +396,8 @@ pub struct Registry {
     pub hot: hot::Board,
     /// What goes out beside metrics.
     pub telemetry: Telemetry,
+    /// What the status page shows besides.
+    pub page: Board,
     /// Whether every configured part is up and partitions are served: `/readyz`.
     pub ready: AtomicBool,
 }
@@ -430,6 +433,7 @@ impl Registry {
             dead_letters: Default::default(),
             hot: hot::Board::default(),
             telemetry: Telemetry::default(),
+            page: Board::default(),
             ready: AtomicBool::new(false),
         }
     }

@@ -7,6 +7,7 @@ use crate::config::checked::Shard;
 use crate::kafka::KafkaError;
 use crate::kafka::admin::Admin;
 use crate::kafka::lag::{self, Uncommitted};
+use crate::observe::Registry;
 use crate::rules;
 use crate::sink::connect::connect;
 use crate::sink::schema::{SchemaError, Source, check_apps, check_source, check_tables};
@@ -47,9 +48,18 @@ pub fn wait_until_sound(
     config: &Arc<Config>,
     sink: SinkKind,
     signal: &Arc<SignalFlag>,
+    registry: &Arc<Registry>,
 ) -> Result<Option<Checked>, RunError> {
-    let of_topic = config.clone();
-    let Some(source) = patiently(signal, move || source(&of_topic))? else {
+    let (of_topic, waiting) = (config.clone(), registry.clone());
+    let check = move || {
+        let found = source(&of_topic);
+        waiting.page.wait_for(match &found {
+            Err(Trouble::Away(why)) => why,
+            _ => "",
+        });
+        found
+    };
+    let Some(source) = patiently(signal, check)? else {
         return Ok(None);
     };
     if sink != SinkKind::Postgres {

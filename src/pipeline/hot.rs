@@ -1,5 +1,5 @@
-//! The thread `mp-hot`: once a second it makes the picture of hot rows and apps, warns of those that have too much, and every
-//! ten seconds writes the status line. Runs on any core, beside the core groups; wakes by its own clock.
+//! The thread `mp-hot`: once a second it makes the picture of hot rows and apps, warns of those that have too much, and samples
+//! what the status page shows; every ten seconds it writes the status line. Runs on any core, beside the core groups; wakes by its own clock.
 //!
 //! Ends within a look once it is told to, but for warnings that wait for a shard to say who a row is, at most
 //! [`IDENTITY_WAIT`]. Nobody waits for it longer than the process' end allows.
@@ -12,6 +12,7 @@ use crate::hot::warnings::{Due, Subject, Warnings};
 use crate::hot::{Board, Identities, Identity, LOOK_INTERVAL, Picture, rule_for_app, rule_for_row};
 use crate::ids::{RowKey, ShardIndex};
 use crate::observe::Registry;
+use crate::observe::page::sampler::Sampler;
 use crate::observe::recorder::WorkerRecorder;
 use crate::observe::status::Status;
 use crate::sink::identity::identities;
@@ -73,6 +74,8 @@ pub fn board(config: &Config) -> Board {
 
 fn watch(registry: &Registry, mut warnings: Warnings, over: &Receiver<()>) {
     let mut status = Status::new(registry);
+    let mut sampler = Sampler::default();
+    sampler.look(registry, crate::clock::now());
     while over.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
         let now = crate::clock::now();
         let workers: Vec<Arc<WorkerRecorder>> = registry.workers.lock().clone();
@@ -81,6 +84,7 @@ fn watch(registry: &Registry, mut warnings: Warnings, over: &Receiver<()>) {
         let due = warnings.due(&picture, now);
         registry.hot.show(picture);
         status.look(registry, now);
+        sampler.look(registry, now);
         // One deadline for all: the next look is not to be late by more.
         let until = now + IDENTITY_WAIT;
         due.iter().for_each(|due| warn(registry, due, until));

@@ -28,6 +28,7 @@ pub mod workers_api;
 use crate::config::Config;
 use crate::ids::ShardIndex;
 use crate::kafka::dead_letters::DeadLetters;
+use crate::observe::page::board::Board;
 use crate::observe::recorder::{ConnectionState, Registry, WorkerRecorder};
 use crate::observe::summary::Summary;
 use crate::observe::trace::Tracer;
@@ -83,7 +84,7 @@ pub fn run(
     (registry, control, rules): (&Arc<Registry>, &Control, &Arc<Rules>),
     signal: &Arc<SignalFlag>,
 ) -> Result<Summary, RunError> {
-    let Some(checked) = checks::wait_until_sound(config, options.sink, signal)? else {
+    let Some(checked) = checks::wait_until_sound(config, options.sink, signal, registry)? else {
         return Ok(Summary::of(registry));
     };
     let dead_letters = DeadLetters::start(&config.kafka, registry.clone())
@@ -291,6 +292,7 @@ pub fn registry(config: &Config, tracer: Tracer) -> Arc<Registry> {
         .telemetry
         .applied
         .set_every(config.telemetry.applied_sample);
+    registry.page = Board::new(config);
     Arc::new(registry)
 }
 

@@ -5,6 +5,7 @@
 //! - [`child`]: a millpond process that is ended with its test
 //! - [`services`]: the broker and the servers, killed or frozen and given back
 //! - [`reading`]: one reading of a consumer's metrics
+//! - [`browser`]: a real one without a window
 //! - [`spine`]: everything is applied, exactly, whatever is killed
 //! - [`mutants`]: deliberately broken builds are noticed
 //! - [`members`]: processes of a group come and go
@@ -33,6 +34,7 @@
 //! - [`notify`]: what a process manager hears
 //! - [`logs`]: a stderr that nobody reads, and watched apps
 //! - [`traces`]: spans, as a receiver gets them ([`receiver`])
+//! - [`page`]: the status page in that browser
 //! - [`ingest`]: the HTTP edge, by raw sockets
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 
@@ -45,6 +47,7 @@
 mod assets;
 mod bad_days;
 mod bad_input;
+mod browser;
 mod child;
 mod demo;
 mod faults;
@@ -63,6 +66,7 @@ mod losses;
 mod members;
 mod mutants;
 mod notify;
+mod page;
 mod pond;
 mod reading;
 mod receiver;

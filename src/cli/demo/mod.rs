@@ -18,6 +18,7 @@ use crate::observe::gate::Gate;
 use crate::observe::hot::with_hot;
 use crate::observe::log::api::with_log;
 use crate::observe::trace::Tracer;
+use crate::observe::page::with_page;
 use crate::observe::{log, summary::Summary};
 use crate::pipeline;
 use crate::sync::{Ordering, SignalFlag};
@@ -95,11 +96,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let routes = with_hot(consumer_routes(&registry), &registry, gate.clone());
     let routes = with_log(routes, &registry, &gate);
     let routes = pipeline::rules::api::routes(routes, &gate, &rules);
+    let routes = with_page(routes, &registry, &rules, &gate);
     let admin = start_admin(&config, routes)?;
-    print_note(&format!(
-        "admin address: http://{}/metrics",
-        admin.address()
-    ));
+    print_note(&format!("status page: http://{}/status", admin.address()));
     let mut demo = Demo::start(&config, &registry, &rules)?;
     send(&args, &config, &mut demo, services.lag_max(), &signal)?;
     let summary = if args.keep {
