@@ -8,7 +8,7 @@
 //! - `acceptor`, `body`, `progress`: what both are made of: the listening thread, from a head to a handler, deadlines
 //! - `connection`, `socket`: one client of `server`, and how hyper sees it
 //! - `content_hash`: what a page may run, by its hash
-//! - `client`: the other side, for tools that send requests
+//! - `client`: the other side, for tools that send requests: many connections on one thread
 
 mod acceptor;
 mod bearer;
