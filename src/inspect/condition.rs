@@ -147,12 +147,8 @@ impl Condition {
         }
         let mut traces = Vec::new();
         // A number may be an index, which leaves no trace.
-        let named = names.iter().filter(|name| name.parse::<usize>().is_err());
-        traces.extend(
-            named
-                .last()
-                .map(|name| Trace::Exact(name.clone().into_bytes())),
-        );
+        let named = names.iter().rfind(|name| name.parse::<usize>().is_err());
+        traces.extend(named.map(|name| Trace::Exact(name.clone().into_bytes())));
         if self.operator == Operator::Equal {
             traces.extend(self.wanted.trace());
         }

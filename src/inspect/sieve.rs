@@ -93,8 +93,8 @@ impl Sieve {
 
     /// The message, if it is wanted.
     pub fn pass<'v>(&self, record: Record<'v>) -> Option<Passed<'v>> {
-        let outside = self.outside.iter();
-        if !outside.into_iter().all(|one| holds_outside(one, &record)) {
+        let mut outside = self.outside.iter();
+        if !outside.all(|one| holds_outside(one, &record)) {
             return None;
         }
         if self.picker.is_empty() {

@@ -353,7 +353,7 @@ fn assert_top_shows(pond: &Pond, consumer: &mut Process) {
     for (shard, apps) in [("s0", "00-7f"), ("s1", "80-ff")] {
         let cells: Vec<&str> = line(shard).split_whitespace().collect();
         assert_eq!(cells[1..3], [apps, "yes"], "{cells:?}");
-        let connections = cells[6]
+        let connections = cells[9]
             .split('/')
             .map(|count| count.parse::<u32>().unwrap());
         assert_eq!(connections.sum::<u32>(), 2, "{cells:?}");

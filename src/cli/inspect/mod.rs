@@ -78,11 +78,15 @@ pub struct Args {
 }
 
 const EXAMPLES: &str = "Examples:
-  millpond inspect -o -5 -e                                     the last five messages of each partition
-  millpond inspect --app UUID --where tags.vip = true -c 10     ten messages of an app
-  millpond inspect -e -o s@-15m --group-by app                  who sent most in the last quarter of an hour
-  millpond inspect -e -o s@-1h --app UUID --every 1m            one app, minute by minute
-  millpond inspect -e --where size '>' 100000 -f '%p %o %S\\n'   where large messages are";
+  The last five messages of each partition:
+    millpond inspect -e -o -5
+  Ten messages of an app:
+    millpond inspect --app UUID --where tags.vip = true -c 10
+  Who sent most in the last quarter of an hour, and one app minute by minute:
+    millpond inspect -e -o s@-15m --group-by app
+    millpond inspect -e -o s@-1h --app UUID --every 1m
+  Where large messages are:
+    millpond inspect -e --where size '>' 100000 -f '%p %o %S\\n'";
 
 fn app(text: &str) -> Result<AppId, String> {
     AppId::parse(text.as_bytes()).ok_or_else(|| NO_UUID.to_owned())
@@ -122,9 +126,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let ended = ended?;
     if session.report.is_some() || session.wanted == 0 {
         print_note(&format!(
-            "{} messages read, {} counted, in {:.1} s",
+            "{} messages read, {} {}, in {:.1} s",
             ended.read,
             session.wanted,
+            if session.report.is_some() {
+                "counted"
+            } else {
+                "wanted"
+            },
             (clock::now() - begun).as_secs_f64()
         ));
     }

@@ -24,7 +24,7 @@ const ROWS_AMPLE: Rows = Rows {
 /// Below this width a row is named by its subscription alone; its app stands above, or in /api/hot.
 const WIDE: usize = 110;
 
-/// How many moments the small picture of the lag has.
+/// How many moments the small picture of the lag has, where there is room.
 const PICTURE_CHARS: usize = 24;
 
 /// Rows of each table.
@@ -61,6 +61,7 @@ pub fn lines(title: &str, view: &View, size: Size) -> Vec<Line> {
     let is_wide = size.is_none_or(|(columns, _)| columns >= WIDE);
     let mut lines = vec![(title.to_owned(), Tone::Strong)];
     lines.extend(head(view));
+    lines.push((lag(view, size.map(|(columns, _)| columns)), Tone::Plain));
     lines.push(blank());
     lines.extend(shards(view, rows.shards));
     lines.push(blank());
@@ -142,15 +143,13 @@ fn head(view: &View) -> Vec<Line> {
         (process, Tone::Plain),
         (messages, Tone::Plain),
         (writes, Tone::Plain),
-        (lag(view), Tone::Plain),
     ]
 }
 
-fn lag(view: &View) -> String {
-    let worst = view
-        .partitions_behind
-        .iter()
-        .max_by(|one, other| one.time_lag.total_cmp(&other.time_lag));
+fn lag(view: &View, columns: Option<usize>) -> String {
+    let by_time =
+        |one: &&PartitionView, other: &&PartitionView| one.time_lag.total_cmp(&other.time_lag);
+    let worst = view.partitions_behind.iter().max_by(by_time);
     let at = worst.filter(|worst| worst.time_lag > 0.0);
     let at = at.map_or(String::new(), |worst| {
         format!(" (partition {})", worst.partition)
@@ -158,21 +157,20 @@ fn lag(view: &View) -> String {
     let trend = view
         .trend
         .map_or(String::new(), |trend| going(view.lag, trend));
-    let picture = picture(&view.lag_history);
-    format!(
-        "lag       {}, {}{at}{trend}  {picture}",
-        count(Some(view.lag)),
-        duration(view.time_lag)
-    )
-    .trim_end()
-    .to_owned()
+    let (lag, time_lag) = (count(Some(view.lag)), duration(view.time_lag));
+    let words = format!("lag       {lag}, {time_lag}{at}{trend}  ");
+    let room = columns.map_or(PICTURE_CHARS, |columns| {
+        columns.saturating_sub(words.chars().count() + 1)
+    });
+    let picture = picture(&view.lag_history, room.min(PICTURE_CHARS));
+    format!("{words}{picture}").trim_end().to_owned()
 }
 
 /// Where the lag goes, and when it will be gone.
 fn going(lag: f64, trend: Trend) -> String {
     let Trend { lag_per_s, .. } = trend;
     // Less than that is the noise of a stream that is kept up with.
-    let noise = (lag / 1000.0).max(1.0);
+    let noise = (lag / 10_000.0).max(1.0);
     if lag_per_s > noise {
         format!(", growing {}/s", count(Some(lag_per_s)))
     } else if lag_per_s < -noise {
@@ -185,9 +183,9 @@ fn going(lag: f64, trend: Trend) -> String {
     }
 }
 
-/// The newest values, the largest as a full block.
-fn picture(history: &[f64]) -> String {
-    let newest = &history[history.len().saturating_sub(PICTURE_CHARS)..];
+/// The newest values, so many at most, the largest as a full block.
+fn picture(history: &[f64], most: usize) -> String {
+    let newest = &history[history.len().saturating_sub(most)..];
     let largest = newest.iter().copied().fold(0.0, f64::max);
     if newest.len() < 2 || largest == 0.0 {
         return String::new();
@@ -220,24 +218,23 @@ fn shards(view: &View, most: usize) -> Vec<Line> {
             shard.name.clone(),
             apps.unwrap_or_else(|| "-".to_owned()),
             if shard.is_up { "yes" } else { "NO" }.to_owned(),
+            count(Some(shard.lag)),
+            duration(shard.time_lag),
             count(shard.rows_per_s),
             shard
                 .bound
                 .map_or("-".to_owned(), |bound| count(Some(bound.into()))),
             count(shard.messages_per_s),
-            connections,
-            shard.lanes.to_string(),
             count(Some(shard.queued)),
-            count(Some(shard.lag)),
-            duration(shard.time_lag),
+            connections,
         ];
         (cells, shard.is_up && shard.down == 0.0)
     });
     let first = match left_out {
         0 => "SHARD".to_owned(),
-        left_out => format!("SHARD(+{left_out})"),
+        left_out => format!("SHARD+{left_out}"),
     };
-    let header = "APPS UP ROWS/S BOUND MSGS/S IDLE/BUSY/DOWN LANES QUEUED LAG TIME-LAG";
+    let header = "APPS UP LAG TIME-LAG ROWS/S BOUND MSGS/S QUEUED IDLE/BUSY/DOWN";
     columns(&format!("{first} {header}"), 3, rows.collect())
 }
 
@@ -384,7 +381,6 @@ mod tests {
             idle: 3.0,
             busy: 60.0,
             down: 1.0,
-            lanes: 64,
             queued: 8_192.0,
             lag: 12_345_678.0,
             time_lag: 4_000.0 + at as f64,
@@ -443,10 +439,7 @@ mod tests {
                     "{header}"
                 );
             }
-            for line in text
-                .iter()
-                .filter(|line| !line.starts_with("shard-") && !line.starts_with("SHARD"))
-            {
+            for line in &text {
                 assert!(line.chars().count() < 80, "{line}");
             }
         }
@@ -460,7 +453,7 @@ mod tests {
             .filter(|(line, _)| line.starts_with("shard-"))
             .collect();
         assert!(shards[0].0.starts_with("shard-2"), "{}", shards[0].0);
-        assert!(text.iter().any(|(line, _)| line.starts_with("SHARD(+")));
+        assert!(text.iter().any(|(line, _)| line.starts_with("SHARD+")));
         assert_eq!(shards[0].1, Tone::Alarming);
     }
 
@@ -488,6 +481,6 @@ mod tests {
             durations,
             ["0.0s", "9.9s", "10s", "59s", "1m00s", "1h00m", "1d01h"]
         );
-        assert_eq!(picture(&[0.0, 4.0, 8.0]), "▁▄█");
+        assert_eq!(picture(&[0.0, 4.0, 8.0], 3), "▁▄█");
     }
 }

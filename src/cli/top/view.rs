@@ -79,7 +79,6 @@ pub struct ShardView {
     pub idle: f64,
     pub busy: f64,
     pub down: f64,
-    pub lanes: usize,
     pub queued: f64,
     pub lag: f64,
     pub time_lag: f64,
@@ -239,7 +238,6 @@ fn shards(pair: &Pair<'_>, config: &Config) -> Vec<ShardView> {
             idle: connections("idle"),
             busy: connections("busy"),
             down: connections("down"),
-            lanes: own("millpond_lane_depth").count(),
             queued: sum("millpond_lane_depth"),
             lag: sum("millpond_lag_messages"),
             time_lag: own("millpond_time_lag_seconds")

@@ -70,6 +70,28 @@ fn a_reader_ends_at_the_ends_of_its_spans() {
 }
 
 #[test]
+fn a_reader_turns_to_other_spans_and_reads_nothing_else() {
+    let broker = broker("turns");
+    let kafka = &broker.kafka;
+    broker.create(&kafka.topic, 2, &[]);
+    produce(kafka, 0, &[Some(b"a0"), Some(b"a1"), Some(b"a2")]);
+    produce(kafka, 1, &[Some(b"b0"), Some(b"b1")]);
+
+    let mut reader = Reader::open(kafka, &kafka.topic, &[span(0, 0, 3)]).unwrap();
+    let next = |reader: &mut Reader| {
+        let message = reader.next(TIMEOUT)?.unwrap();
+        Some((message.partition().0, message.offset()))
+    };
+    assert_eq!(next(&mut reader), Some((0, 0)));
+    // The rest of the first span has been fetched by now.
+    reader.turn_to(&[span(1, 1, 2)]).unwrap();
+    assert_eq!(next(&mut reader), Some((1, 1)));
+    assert_eq!(next(&mut reader), None);
+    reader.turn_to(&[span(0, 0, 1)]).unwrap();
+    assert_eq!(next(&mut reader), Some((0, 0)));
+}
+
+#[test]
 fn a_reader_says_what_it_still_waits_for() {
     let broker = broker("waits");
     let kafka = &broker.kafka;
