@@ -31,13 +31,13 @@ cleanup() {
 }
 
 # Sets dir, and what the services' environment has.
-start_services() {
+start_services() { # [SHARDS]
     dir=$(mktemp -d "${TMPDIR:-/tmp}/millpond-$name.XXXXXX")
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
     chmod 711 "$dir"
-    tests/services up "$dir/services" --shards 1 --tune
+    tests/services up "$dir/services" --shards "${1:-1}" --tune
     # shellcheck source=/dev/null
     . "$dir/services/env"
 }

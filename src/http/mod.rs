@@ -7,7 +7,7 @@
 //! - `reactor`: a few threads for all connections, whose handlers answer later instead: for the many who send
 //! - `acceptor`, `body`, `progress`: what both are made of: the listening thread, from a head to a handler, deadlines
 //! - `connection`, `socket`: one client of `server`, and how hyper sees it
-//! - `client`: the other side, for tools that send requests
+//! - `client`: the other side, for tools that send requests: many connections on one thread
 
 mod acceptor;
 mod bearer;

@@ -19,7 +19,7 @@ pub struct Refusal {
     /// For people: what, where, and what to do.
     pub detail: String,
     /// What of the request is wrong: a field of the body, or the path's id.
-    pub field: Option<&'static str>,
+    pub field: Option<String>,
     /// The limit that it is beyond.
     pub limit: Option<u64>,
 }
@@ -32,7 +32,7 @@ struct Problem<'a> {
     reason: &'static str,
     detail: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<&'static str>,
+    field: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u64>,
 }
@@ -56,8 +56,8 @@ impl Refusal {
 
     /// It is about this field.
     #[must_use]
-    pub fn of(mut self, field: &'static str) -> Self {
-        self.field = Some(field);
+    pub fn of(mut self, field: &str) -> Self {
+        self.field = Some(field.to_owned());
         self
     }
 
@@ -97,7 +97,7 @@ impl Refusal {
             _ => StatusCode::BAD_REQUEST,
         };
         Self {
-            field,
+            field: field.map(str::to_owned),
             ..Self::new(status, reason.as_str(), message)
         }
     }
@@ -110,7 +110,7 @@ impl Refusal {
             status: self.status.as_u16(),
             reason: self.reason,
             detail: &self.detail,
-            field: self.field,
+            field: self.field.as_deref(),
             limit: self.limit,
         };
         let json = serde_json::to_vec(&problem).expect("plain values are JSON");

@@ -308,11 +308,11 @@ impl<'a> Body<'a> {
             if !known.contains(&name.as_ref()) {
                 let name = shortened(name);
                 let detail = format!("{name:?} is no field; there are {}", known.join(", "));
-                return Err(Refusal::bad("unknown-field", detail));
+                return Err(Refusal::bad("unknown-field", detail).of(name));
             }
             if body.0[..at].iter().any(|(before, _)| before == name) {
                 let detail = format!("{name:?} comes twice");
-                return Err(Refusal::bad("duplicate-field", detail));
+                return Err(Refusal::bad("duplicate-field", detail).of(name));
             }
         }
         Ok(body)

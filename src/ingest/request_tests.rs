@@ -129,7 +129,7 @@ fn an_email_is_a_row_and_a_link_to_it() {
     ] {
         let refusal = put_email(&with_app(&format!(",\"email\":{email}"))).unwrap_err();
         assert_eq!(
-            (refusal.reason, refusal.field),
+            (refusal.reason, refusal.field.as_deref()),
             ("bad-email", Some("email")),
             "{email}"
         );
@@ -152,17 +152,17 @@ fn what_would_be_a_dead_letter_is_refused_with_its_reason() {
         (r#","tags":{"a":"\ud800"}"#, "bad-text", None),
         (r#","mirror_to":"x""#, "bad-id", Some("mirror_to")),
         (r#","mirror_to":null"#, "bad-id", Some("mirror_to")),
-        (r#","parent_id":null"#, "unknown-field", None),
-        (r#","tags":{},"tags":{}"#, "duplicate-field", None),
+        (r#","parent_id":null"#, "unknown-field", Some("parent_id")),
+        (r#","tags":{},"tags":{}"#, "duplicate-field", Some("tags")),
         (
             r#","tags":{},"tags":{},"tags":{},"tags":{},"tags":{}"#,
             "duplicate-field",
-            None,
+            Some("tags"),
         ),
     ] {
         let refusal = put(&with_app(fields)).unwrap_err();
         assert_eq!(
-            (refusal.reason, refusal.field),
+            (refusal.reason, refusal.field.as_deref()),
             (reason, field),
             "{fields}: {}",
             refusal.detail
@@ -189,19 +189,20 @@ fn sizes_are_bounded_and_the_limit_is_named() {
     let target = format!("PUT /api/v1/players/{ROW}");
     let refusal = |fields: &str| read(&small, &target, &[], &with_app(fields)).unwrap_err();
     let of = |refusal: Refusal| (refusal.reason, refusal.field, refusal.limit);
+    let field = |name: &str| Some(name.to_owned());
     assert_eq!(
         of(refusal(r#","tags":{"a":1,"b":2,"c":3}"#)),
-        ("too-many", Some("tags"), Some(2))
+        ("too-many", field("tags"), Some(2))
     );
     assert_eq!(
         of(refusal(r#","counts":{"names":1}"#)),
-        ("too-long", Some("counts"), Some(4))
+        ("too-long", field("counts"), Some(4))
     );
     // Of a text what it says counts, not how it is written.
     for value in [r#""1234567""#, r#""123456\u0041""#, "1234567"] {
         assert_eq!(
             of(refusal(&format!(r#","tags":{{"a":{value}}}"#))),
-            ("too-long", Some("tags"), Some(6)),
+            ("too-long", field("tags"), Some(6)),
             "{value}"
         );
     }

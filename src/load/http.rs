@@ -1,8 +1,7 @@
-//! Sends the messages of a run through the HTTP edge: an open loop over keep-alive connections. Each connection has a thread
-//! (`load-http-N`, blocking sockets); whoever is free takes the next request of the one schedule, waits for its time, sends
-//! it and waits for the answer. The delay counts from the intended time, so a server that is slow, or all of whose
-//! connections are taken, is charged with the waiting too. Without a rate the loop is closed: each connection sends its next
-//! request when it has an answer.
+//! Sends the messages of a run through the HTTP edge: an open loop over keep-alive connections, all on one thread. Whichever
+//! is free takes the next request of the one schedule when its time has come. The delay counts from the intended time, so a
+//! server that is slow, or all of whose connections are taken, is charged with the waiting too. Without a rate the loop is
+//! closed: each connection sends its next request when it has an answer.
 //!
 //! No request is sent again: one without an answer may have been taken.
 
@@ -12,28 +11,23 @@ use super::tally::{Outcome, Tally};
 use super::traffic::Traffic;
 use crate::clock;
 use crate::config::checked::Secret;
-use crate::http::client::Client;
+use crate::http::client::{Clients, News};
 use crate::observe::process;
 use crate::observe::recorder::SharedCounter;
 use crate::observe::summary::Quantiles;
-use crate::sync::{AtomicU64, Ordering, SignalFlag};
 use serde::Serialize;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a connection may take, and an answer: longer than the edge waits for its brokers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A request whose connection is gone and can't be made again is given up after so long, and the run with it: nobody is there.
+/// A run without any connection is given up after so long: nobody is there.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
-const CONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// How often the caller is asked whether to go on.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// How often a thread that waits for a request's time looks whether the run is over. At a low rate all of them wait, and each
-/// look is a wake-up.
-const WAIT_STEP: Duration = Duration::from_millis(250);
-/// A thread holds one request.
-const STACK_BYTES: usize = 256 << 10;
+/// The least time between two looks at the sockets in an open loop: what comes due or is answered meanwhile shares one
+/// wake-up. Half of what counts as late.
+const TICK: Duration = Duration::from_micros(500);
 
 /// Where requests go.
 #[derive(Clone, Debug)]
@@ -125,10 +119,6 @@ impl Target {
         })
     }
 
-    fn connect(&self) -> std::io::Result<Client> {
-        Client::connect(self.address, ANSWER_TIMEOUT)
-    }
-
     /// Head and body of a request, in place of what was there.
     fn write(&self, request: &Request, bytes: &mut Vec<u8>) {
         bytes.clear();
@@ -147,7 +137,15 @@ impl Target {
     }
 }
 
-/// What the threads of a run share.
+/// A request that is under way.
+#[derive(Clone, Copy)]
+struct Sent {
+    messages: u64,
+    /// When it was due; in a closed loop, when it was sent.
+    due: Instant,
+}
+
+/// A run.
 struct Run<'a> {
     target: &'a Target,
     traffic: &'a Traffic,
@@ -155,8 +153,11 @@ struct Run<'a> {
     is_open_loop: bool,
     tally: &'a Tally,
     sent: &'a SharedCounter,
-    next: AtomicU64,
-    stop: SignalFlag,
+    clients: Clients<Sent>,
+    /// The message that the next request begins with.
+    next: u64,
+    request: Request,
+    bytes: Vec<u8>,
 }
 
 /// Sends a run over so many connections and waits for all answers. `sent` counts the messages of the requests that are
@@ -167,45 +168,29 @@ pub fn send(
     traffic: &Traffic,
     pace: Pace,
     (tally, sent): (&Tally, &SharedCounter),
-    mut go_on: impl FnMut() -> bool,
+    go_on: impl FnMut() -> bool,
 ) -> Result<HttpSummary, HttpError> {
-    let connect = |_| {
-        target.connect().map_err(|error| HttpError::Away {
-            host: target.host.clone(),
-            reason: error.to_string(),
-        })
-    };
-    let clients = (0..connections)
-        .map(connect)
-        .collect::<Result<Vec<_>, _>>()?;
+    let clients =
+        Clients::connect(target.address, connections, ANSWER_TIMEOUT).map_err(|error| {
+            HttpError::Away {
+                host: target.host.clone(),
+                reason: error.to_string(),
+            }
+        })?;
     let cpu_before = process::cpu();
-    let run = Run {
+    let mut run = Run {
         target,
         traffic,
         schedule: Schedule::start(pace),
         is_open_loop: pace != Pace::Free,
         tally,
         sent,
-        next: AtomicU64::new(0),
-        stop: SignalFlag::new(false),
+        clients,
+        next: 0,
+        request: Request::default(),
+        bytes: Vec::new(),
     };
-    thread::scope(|scope| {
-        let spawn = |(number, client)| {
-            let thread = thread::Builder::new()
-                .name(format!("load-http-{number}"))
-                .stack_size(STACK_BYTES);
-            let run = &run;
-            let spawned = thread.spawn_scoped(scope, move || run.work(client));
-            spawned.expect("the system has a thread left")
-        };
-        let threads: Vec<_> = clients.into_iter().enumerate().map(spawn).collect();
-        while !threads.iter().all(thread::ScopedJoinHandle::is_finished) {
-            if !go_on() {
-                run.stop.store(true, Ordering::Relaxed);
-            }
-            clock::sleep(LOOK_INTERVAL);
-        }
-    });
+    run.drive(go_on);
     let elapsed = clock::now().duration_since(run.schedule.started);
     Ok(summary(
         &run,
@@ -234,76 +219,97 @@ fn summary(run: &Run<'_>, connections: usize, elapsed: Duration, cpu: Duration) 
 }
 
 impl Run<'_> {
-    /// A thread's life.
-    fn work(&self, client: Client) {
-        let mut client = Some(client);
-        let (mut request, mut bytes) = (Request::default(), Vec::new());
-        while !self.is_over() {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            if number >= self.traffic.options().messages {
-                return;
+    /// Sends what is due until there is no more, or the caller or the lack of a server ends it; then waits for what is under
+    /// way.
+    fn drive(&mut self, mut go_on: impl FnMut() -> bool) {
+        let mut waiting = self.prepare();
+        let (mut looked_at, mut reached_at) = (clock::now(), clock::now());
+        while waiting.is_some() || self.clients.busy() > 0 {
+            let woken_at = clock::now();
+            while let Some(number) = waiting
+                && self.clients.has_free()
+                && self.is_due(number, clock::now())
+            {
+                self.begin(number);
+                waiting = self.prepare();
             }
-            if !self.traffic.write_request(number, &mut request) {
-                continue;
+            let now = clock::now();
+            if now >= looked_at + LOOK_INTERVAL {
+                looked_at = now;
+                if !go_on() {
+                    waiting = None;
+                }
             }
-            self.target.write(&request, &mut bytes);
-            if !self.schedule.wait(number, WAIT_STEP, || !self.is_over()) {
-                return;
+            if !self.clients.is_cut_off() {
+                reached_at = now;
+            } else if now >= reached_at + CONNECT_PATIENCE {
+                self.give_up(waiting.take(), now);
             }
-            let due = self.schedule.due_at(number);
-            client = self.connected(client);
-            let Some(connection) = &mut client else {
-                self.tally.unsent();
-                continue;
-            };
-            let sent_at = clock::now();
-            let due = due.unwrap_or(sent_at);
-            self.tally.sent(sent_at.saturating_duration_since(due));
-            self.sent.add(request.messages);
-            if !self.exchange(connection, &bytes, request.messages, due) {
-                client = None;
+            if self.is_open_loop {
+                clock::sleep((woken_at + TICK).saturating_duration_since(now));
             }
+            self.wait(waiting);
         }
     }
 
-    fn is_over(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+    /// Writes the next request; the number of its message, or `None` behind the last one.
+    fn prepare(&mut self) -> Option<u64> {
+        while self.next < self.traffic.options().messages {
+            let number = self.next;
+            self.next += 1;
+            if self.traffic.write_request(number, &mut self.request) {
+                self.target.write(&self.request, &mut self.bytes);
+                return Some(number);
+            }
+        }
+        None
     }
 
-    /// Whether the connection is of further use.
-    fn exchange(&self, client: &mut Client, bytes: &[u8], messages: u64, due: Instant) -> bool {
-        match client.exchange(bytes) {
-            Ok(answer) => {
+    fn is_due(&self, number: u64, now: Instant) -> bool {
+        self.schedule.due_at(number).is_none_or(|due| due <= now)
+    }
+
+    /// Sends the request that was prepared.
+    fn begin(&mut self, number: u64) {
+        let sent_at = clock::now();
+        let due = self.schedule.due_at(number).unwrap_or(sent_at);
+        self.tally.sent(sent_at.saturating_duration_since(due));
+        let messages = self.request.messages;
+        self.sent.add(messages);
+        if let Err(error) = self.clients.send(&self.bytes, Sent { messages, due }) {
+            self.tally.lost(&error);
+        }
+    }
+
+    /// Waits until there is something to do.
+    fn wait(&mut self, waiting: Option<u64>) {
+        let due = waiting.filter(|_| self.clients.has_free());
+        let due = due.and_then(|number| self.schedule.due_at(number));
+        let left = due.map_or(LOOK_INTERVAL, |due| {
+            due.saturating_duration_since(clock::now())
+        });
+        // The kernel waits for whole milliseconds and rounds up; ticks take care of the rest.
+        let longest = left.min(LOOK_INTERVAL).as_millis();
+        let longest = Duration::from_millis(u64::try_from(longest).unwrap_or(u64::MAX));
+        let tally = self.tally;
+        self.clients.wait(longest, |news| match news {
+            News::Answered(Sent { messages, due }, answer) => {
                 let delay = clock::now().saturating_duration_since(due);
-                self.tally
-                    .answered(answer.status, answer.body, messages, delay);
-                answer.stays_open
+                tally.answered(answer.status, answer.body, messages, delay);
             }
-            Err(error) => {
-                self.tally.lost(&error);
-                false
-            }
-        }
+            News::Lost(_, error) => tally.lost(&error),
+            News::NotConnected(error) => tally.not_connected(&error),
+        });
     }
 
-    /// This connection if it is of use, else another one; `None` ends the run.
-    fn connected(&self, client: Option<Client>) -> Option<Client> {
-        if client.as_ref().is_some_and(Client::is_open) {
-            return client;
-        }
-        let deadline = clock::now() + CONNECT_PATIENCE;
-        loop {
-            match self.target.connect() {
-                Ok(client) => return Some(client),
-                Err(error) => self.tally.not_connected(&error),
-            }
-            if clock::now() >= deadline {
-                self.stop.store(true, Ordering::Relaxed);
-            }
-            if self.is_over() {
-                return None;
-            }
-            clock::sleep(CONNECT_PAUSE);
+    /// Nobody is there: what was due by now was not sent.
+    fn give_up(&mut self, mut waiting: Option<u64>, now: Instant) {
+        while let Some(number) = waiting
+            && self.is_due(number, now)
+        {
+            self.tally.unsent();
+            // Without a rate everything is due; only the one that waited would have been sent.
+            waiting = self.is_open_loop.then(|| self.prepare()).flatten();
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The bound on rows per second that a shard is written with, over the whole group.
 //!
-//! **Promise.** In any time T at most bound · (T + [`BURST`]) rows reach the shard, from all processes together, in a rebalance and
-//! behind a stall of Postgres too. Rows are whole and each connection may write one, so up to two rows for each connection
-//! come on top, which only shows where the bound is small.
+//! **Promise.** In any second at most the bound's rows reach the shard, from all processes together, in a rebalance and behind a
+//! stall of Postgres too. Rows are whole and each connection may write one, so up to two rows for each connection come on
+//! top, which only shows where the bound is small. To have room for a burst, the pace is a little lower than the bound:
+//! bound / (1 s + [`BURST`]), so that in any time T at most pace · (T + BURST) rows are written.
 //!
 //! **Parts.** Processes don't talk about it. Each partition has the same part of its shard's bound, and a process has the parts
 //! of its partitions. A partition has one owner at a time, so that all parts together are never more than the bound.
@@ -34,12 +35,13 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How far the writes of a shard may be ahead of its bound: a tenth of the rows of a second.
-pub const BURST: Duration = Duration::from_millis(100);
+/// How far the writes of a shard may be ahead of its pace: a tenth of the rows of a second.
+const BURST: Duration = Duration::from_millis(100);
 /// The half of it that a process may send ahead of its rate.
 const AHEAD: Duration = Duration::from_millis(50);
 /// The half of it that may be sent and not yet written.
 const IN_FLIGHT: Duration = Duration::from_millis(50);
+const _: () = assert!(BURST.as_millis() == AHEAD.as_millis() + IN_FLIGHT.as_millis());
 
 /// The part of one shard's bound that this process has.
 #[derive(Debug)]
@@ -62,8 +64,8 @@ pub struct Taken {
 
 #[derive(Debug)]
 struct Share {
-    /// Of the whole group; 0 for no bound.
-    rows_per_second: u32,
+    /// The pace of the whole group, in rows per second; 0 for no bound.
+    pace: u32,
     /// Partitions of this shard that this process has.
     assigned: u32,
     /// Connections that write to this shard.
@@ -79,7 +81,7 @@ impl WriteRate {
             began: crate::clock::now(),
             is_bound: AtomicBool::new(rows_per_second.is_some()),
             share: Mutex::new(Share {
-                rows_per_second: rows_per_second.unwrap_or(0),
+                pace: pace(rows_per_second),
                 assigned: 0,
                 writers: 0,
                 paid_off: Duration::ZERO,
@@ -93,7 +95,7 @@ impl WriteRate {
 
     /// Changes the bound while running; `None` is no bound.
     pub fn set_bound(&self, rows_per_second: Option<u32>) {
-        self.share.lock().rows_per_second = rows_per_second.unwrap_or(0);
+        self.share.lock().pace = pace(rows_per_second);
         self.is_bound
             .store(rows_per_second.is_some(), Ordering::Relaxed);
     }
@@ -138,7 +140,7 @@ impl Share {
     /// The rate of this process, times the partitions of the shard. With no partition left, what is still written are remains of
     /// the last ones.
     fn parts_per_second(&self) -> u64 {
-        u64::from(self.rows_per_second) * u64::from(self.assigned.max(1))
+        u64::from(self.pace) * u64::from(self.assigned.max(1))
     }
 
     fn take(&mut self, rows: usize, partitions_of_shard: u32, now: Duration) -> Taken {
@@ -165,14 +167,24 @@ impl Share {
     }
 
     fn rows_max(&self, partitions_of_shard: u32) -> usize {
-        if self.rows_per_second == 0 {
+        if self.pace == 0 {
             return usize::MAX;
         }
-        let parts = u128::from(self.rows_per_second) * u128::from(self.assigned);
+        let parts = u128::from(self.pace) * u128::from(self.assigned);
         let of_all = parts * IN_FLIGHT.as_millis() / (1000 * u128::from(partitions_of_shard));
         let rows = of_all / u128::from(self.writers.max(1));
         usize::try_from(rows.max(1)).unwrap_or(usize::MAX)
     }
+}
+
+/// What leaves room for the burst in any second of the bound.
+fn pace(rows_per_second: Option<u32>) -> u32 {
+    let Some(bound) = rows_per_second else {
+        return 0;
+    };
+    let second = Duration::from_secs(1);
+    let pace = u128::from(bound) * second.as_millis() / (second + BURST).as_millis();
+    u32::try_from(pace.max(1)).expect("not above the bound")
 }
 
 fn cost(rows: u64, partitions_of_shard: u32, parts_per_second: u64) -> Duration {

@@ -132,8 +132,8 @@ fn in_no_second_more_than_the_bound_is_written_and_not_much_less() {
     };
     let pond = Pond::new("write-rate", &shape);
     let bound = bound();
-    // What the bound's documentation says: a tenth of its rows, and two rows for each connection.
-    let burst = bound / 10 + 2 * MEMBERS_MAX * WORKERS;
+    // What the bound's documentation says: two rows for each connection on top.
+    let more = 2 * MEMBERS_MAX * WORKERS;
     let bounded = format!("workers = 2\nwrite_rate_max = {bound}");
     pond.reconfigure("workers = 2", &bounded);
     let mut client = pond.shard(0);
@@ -151,10 +151,10 @@ fn in_no_second_more_than_the_bound_is_written_and_not_much_less() {
         rate(&within.copied().collect::<Vec<_>>())
     });
     println!(
-        "{noted} rows; the most in a second {most} of {bound} + {burst}; steady {rates:.0?} a second; {waits} waits"
+        "{noted} rows; the most in a second {most} of {bound} + {more}; steady {rates:.0?} a second; {waits} waits"
     );
-    assert!(most <= bound + burst, "{most} rows in a second");
-    let reached = rates.iter().all(|rate| *rate >= 0.9 * bound as f64);
+    assert!(most <= bound + more, "{most} rows in a second");
+    let reached = rates.iter().all(|rate| *rate >= 0.85 * bound as f64);
     assert!(reached, "the bound is not reached: {rates:.0?}");
     assert!(waits > 0.0);
     // The sessions have ended, so all of them have told the statistics what they wrote.

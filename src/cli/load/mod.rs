@@ -82,7 +82,7 @@ pub struct Args {
     /// emails and mirrored updates; devices and unknown keys are left out
     #[arg(long, value_name = "URL", conflicts_with_all = ["broken", "broken_too_large"])]
     http: Option<String>,
-    /// With --http: keep-alive connections, each with a thread
+    /// With --http: keep-alive connections
     #[arg(long, value_name = "N", default_value_t = 64, requires = "http",
         value_parser = clap::value_parser!(u16).range(1..=4_096))]
     connections: u16,

@@ -52,10 +52,15 @@ pub(super) struct Connection {
     waker: Waker,
 }
 
+/// Room for what is read at a time.
+pub(super) type Scratch = RefCell<[u8; READ_BYTES]>;
+
 /// What hyper, the requests and the loop share of it.
 struct Client {
     shared: Arc<Shared>,
     stream: RefCell<Stream>,
+    /// Where bytes are read to before they are looked at; all connections of a loop share it.
+    scratch: Rc<Scratch>,
     lines: RefCell<Lines>,
     progress: RefCell<Progress>,
     peer: SocketAddr,
@@ -63,9 +68,8 @@ struct Client {
 
 impl Connection {
     pub(super) fn new(
-        shared: &Arc<Shared>,
-        stream: TcpStream,
-        peer: SocketAddr,
+        (shared, scratch): (&Arc<Shared>, &Rc<Scratch>),
+        (stream, peer): (TcpStream, SocketAddr),
         waker: Waker,
     ) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
@@ -76,6 +80,7 @@ impl Connection {
         let client = Rc::new(Client {
             shared: shared.clone(),
             stream: RefCell::new(Stream::new(stream, shared.setup.tls.as_ref())?),
+            scratch: scratch.clone(),
             lines: RefCell::default(),
             progress: RefCell::new(match shared.setup.tls {
                 None => Progress::new(&limits),
@@ -138,12 +143,12 @@ impl Connection {
     }
 
     fn linger(&self) -> State {
-        let mut ignored = [0; READ_BYTES];
+        let mut ignored = self.client.scratch.borrow_mut();
         for _ in 0..LINGER_READS {
             if clock::now() >= self.lingers_until {
                 return State::Gone;
             }
-            match self.client.stream.borrow_mut().read(&mut ignored) {
+            match self.client.stream.borrow_mut().read(&mut *ignored) {
                 Ok(1..) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return State::Open,
                 _ => return State::Gone,
@@ -256,7 +261,7 @@ impl hyper::rt::Read for Socket {
             return Poll::Ready(Ok(()));
         }
         client.progress.borrow().time_left()?;
-        let mut bytes = [0; READ_BYTES];
+        let mut bytes = client.scratch.borrow_mut();
         let room = into.remaining().min(READ_BYTES);
         let read = match client.lines.borrow().wrong() {
             Some(_) => Err(io::ErrorKind::InvalidData.into()),

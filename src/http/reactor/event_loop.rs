@@ -1,7 +1,8 @@
 //! A thread's loop: sleeps until a socket, the mailbox or a deadline has news, and lets those connections go on.
 
+use super::super::socket::READ_BYTES;
 use super::Shared;
-use super::connection::{Connection, State};
+use super::connection::{Connection, Scratch, State};
 use super::mailbox::{Bell, MAIL, Mailbox};
 use crate::clock;
 use crate::sync::Ordering;
@@ -9,6 +10,7 @@ use hashbrown::HashMap;
 use mio::{Events, Interest, Poll, Token};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -30,6 +32,7 @@ pub(super) struct EventLoop {
 struct Connections {
     event_loop: EventLoop,
     open: HashMap<usize, Connection>,
+    scratch: Rc<Scratch>,
     /// Tokens ever given; none is given twice.
     given: usize,
 }
@@ -53,6 +56,7 @@ impl EventLoop {
         let connections = Connections {
             event_loop: self,
             open: HashMap::new(),
+            scratch: Rc::new(Scratch::new([0; READ_BYTES])),
             given: MAIL.0,
         };
         connections.run();
@@ -121,7 +125,7 @@ impl Connections {
             token,
             mailbox: mailbox.clone(),
         });
-        let made = Connection::new(shared, stream, peer, Waker::from(bell));
+        let made = Connection::new((shared, &self.scratch), (stream, peer), Waker::from(bell));
         let registered = made.and_then(|connection| {
             let interest = Interest::READABLE | Interest::WRITABLE;
             let mut stream = connection.stream();
