@@ -258,7 +258,7 @@ fn stuck(document: &Document, shard: usize) -> Option<Cause> {
     (!shard.longest.is_empty()).then(|| Cause {
         why: shard.longest.clone(),
         steps: vec![step(
-            format!("See what shard {} is at, or waits for", shard.name),
+            format!("Look in shard {} for the oldest transaction; end it (pg_terminate_backend) if it is in the way", shard.name),
             WHO_LOCKS,
         )],
         ..Cause::default()
