@@ -280,6 +280,13 @@ fn a_lag_that_falls_is_a_warning_with_the_time_that_is_left() {
         why,
         "it is catching up with what came before. 3,200,000 messages wait, falling by 40,000/s: caught up in about 80 s"
     );
+    let slowly = first(behind(), |of| of.shards[1].lag_per_s = -10.0);
+    assert_eq!(slowly.0, Level::Bad, "waiting is no advice");
+    assert!(
+        slowly.2.ends_with("caught up in about 3 d 16 h"),
+        "{}",
+        slowly.2
+    );
 }
 
 #[test]
