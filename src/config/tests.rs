@@ -267,6 +267,19 @@ fn the_edge_wants_tokens_unless_on_loopback() {
 }
 
 #[test]
+fn peers_are_addresses_and_not_too_many() {
+    let peers = |peers: &str| format!("[admin]\npeers = [{peers}]");
+    let loaded = load_with(&peers("\"box-2:9464\", \"[::1]:9464\"")).unwrap();
+    assert_eq!(loaded.config.admin.peers, ["box-2:9464", "[::1]:9464"]);
+    for wrong in ["box", ":9464", "box:0", "http://box:9464", "box:9464/x"] {
+        let problem = problem_of(&peers(&format!("\"{wrong}\"")));
+        assert!(problem.contains("allowed is host:port"), "{problem}");
+    }
+    let many = vec!["\"box:9464\""; 65].join(", ");
+    assert!(problem_of(&peers(&many)).contains("found 65, allowed are 64"));
+}
+
+#[test]
 fn no_secret_is_ever_shown() {
     let mut sources = Sources::of_text(
         "[ingest]\ntokens = [\"hunter2\"]\n[admin]\ntoken = \"hunter2\"\n\

@@ -4,7 +4,6 @@
 use super::document::{History, Latency};
 use crate::config::Config;
 use crate::ids::ShardIndex;
-use crate::observe::recorder::Gauge;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -66,7 +65,7 @@ pub struct ShardRates {
 /// What happened in the last minute, or since the beginning if that was later.
 #[derive(Debug, Default)]
 pub struct Minute {
-    /// By shard, by how much its lag grew a second.
+    /// By shard, by how much its lag grew a second, in the last half of it.
     pub lag_per_s: Vec<f64>,
     /// Errors of the Kafka client.
     pub kafka_errors: u64,
@@ -80,7 +79,7 @@ pub struct Board {
     /// What the configuration says.
     pub about: About,
     /// By shard, rows a second that may be written; 0 for no bound.
-    bounds: Vec<Gauge>,
+    bounds: Mutex<Vec<u32>>,
     recent: Mutex<Arc<Recent>>,
     /// What the start waits for; empty for nothing.
     waits_for: Mutex<String>,
@@ -99,7 +98,6 @@ impl Board {
                 host: host(),
                 peers: config.admin.peers.clone(),
             },
-            bounds: config.shards.iter().map(|_| Gauge::default()).collect(),
             ..Self::default()
         };
         for (index, shard) in config.shards.iter().enumerate() {
@@ -110,15 +108,15 @@ impl Board {
 
     /// Another bound for a shard's writes, over the whole group.
     pub fn set_bound(&self, ShardIndex(shard): ShardIndex, rows_per_second: Option<u32>) {
-        if let Some(bound) = self.bounds.get(shard) {
-            bound.set(rows_per_second.unwrap_or(0).into());
-        }
+        let mut bounds = self.bounds.lock();
+        let shards = bounds.len().max(shard + 1);
+        bounds.resize(shards, 0);
+        bounds[shard] = rows_per_second.unwrap_or(0);
     }
 
     /// The bound; 0 for none.
     pub fn bound(&self, ShardIndex(shard): ShardIndex) -> u32 {
-        let bound = self.bounds.get(shard).map_or(0, Gauge::get);
-        u32::try_from(bound).unwrap_or(0)
+        self.bounds.lock().get(shard).copied().unwrap_or(0)
     }
 
     /// What was sampled last.

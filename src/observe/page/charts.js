@@ -10,6 +10,12 @@ function roundUp(value) {
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value * 0.9999);
 }
 
+/** The same for a time in seconds, in steps that people know. */
+function roundUpTime(seconds) {
+  const steps = [1, 2, 5, 10, 20, 60, 120, 300, 600, 1200, 3600, 7200, 14400, 43200, 86400];
+  return steps.find((step) => step >= seconds) ?? roundUp(seconds / 86400) * 86400;
+}
+
 /** A frame with room for axes. `label` says what it is to those who don't see it. */
 function frame(height, label) {
   const svg = draw("svg", { height, class: "chart", role: "img", "aria-label": label });
@@ -34,7 +40,8 @@ function fit(chart) {
 
 /** A chart of the last 15 minutes. `say(value)` writes a value; `top`: the axis ends at least there. */
 class TimeChart {
-  constructor(label, height, say, top = 0) {
+  constructor(label, height, say, top = 0, round = roundUp) {
+    this.round = round;
     this.frame = frame(height, label);
     this.label = label;
     this.say = say;
@@ -54,12 +61,12 @@ class TimeChart {
     const { times, values, now } = this;
     if (times === undefined) return;
     const { content, bottom, width } = this.frame;
-    this.max = Math.max(this.top, roundUp(Math.max(0, ...values)));
+    this.max = Math.max(this.top, this.round(Math.max(0, ...values)));
     const parts = [];
     for (const share of [0, 0.5, 1]) {
       const y = this.y(this.max * share);
       parts.push(draw("line", { class: "grid", x1: CHART.left, x2: width - CHART.right, y1: y, y2: y }));
-      parts.push(draw("text", { x: CHART.left - 6, y: y + 4, "text-anchor": "end" }, this.say(this.max * share)));
+      parts.push(draw("text", { x: CHART.left - 6, y: y + 4, "text-anchor": "end" }, share === 0 ? "0" : this.say(this.max * share)));
     }
     for (const minutes of width < 300 ? [15, 0] : [15, 10, 5, 0]) {
       const x = this.x(now - minutes * 60000);
@@ -139,13 +146,13 @@ class LatencyChart {
     const parts = [];
     for (let us = low; us <= high * 1.01; us *= 10) {
       parts.push(draw("line", { class: "grid", x1: CHART.left + 14, x2: width - CHART.right, y1: y(us), y2: y(us) }));
-      parts.push(draw("text", { x: CHART.left + 8, y: y(us) + 4, "text-anchor": "end" }, latency(us)));
+      parts.push(draw("text", { x: CHART.left + 8, y: y(us) + 4, "text-anchor": "end" }, us < 1e6 ? latency(us) : `${count(us / 1e6)} s`));
     }
     const isNarrow = width / decades < 62;
     for (const [decade, name] of DECADES.filter(([own]) => own <= decades && !(isNarrow && own % 2 === 1))) {
       const at = x(decade * POINTS_PER_DECADE);
       parts.push(draw("line", { class: "grid", x1: at, x2: at, y1: CHART.top, y2: bottom }));
-      parts.push(draw("text", { x: at, y: bottom + 14, "text-anchor": decade === decades ? "end" : "middle" }, name));
+      parts.push(draw("text", { x: at, y: bottom + 14, "text-anchor": "middle" }, name));
     }
     for (const [curve, name] of [[run, "curve run"], [interval, "curve"]]) {
       const points = curve.us.map((us, at) => `${x(at).toFixed(1)} ${y(us).toFixed(1)}`);
@@ -161,7 +168,7 @@ class LatencyChart {
       : [["p90", at(curve, 1)], ["p99", at(curve, 2)], ["p99.9", at(curve, 3)], ["max", curve.max_us]]
         .filter(([, us]) => us !== undefined)
         .map(([name, us]) => `${name} ${latency(us)}`)
-        .join("  "));
+        .join(" · "));
     keep(this.keys, [["", `last ${duration(interval_s)}`], ["run", "since the process began"]], ([name]) => name,
       ([name]) => make("li", {}, make("i", { class: name }), make("span")),
       (element, [, text]) => setText(element.lastChild, text));

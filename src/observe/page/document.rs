@@ -152,7 +152,7 @@ pub struct Shard {
     pub behind: usize,
     /// Messages not yet applied.
     pub lag: i64,
-    /// By how much that grew a second, over the last minute; 0 while that is not known.
+    /// By how much that grew a second, over the last half minute; 0 while that is not known.
     pub lag_per_s: f64,
     /// Age of the oldest of them.
     pub time_lag_s: f64,

@@ -8,11 +8,11 @@ const ANSWER_MS = 5000;
 const tiles = [
   { id: "lag", name: "Lag", large: true, chart: new TimeChart("Lag in messages", 140, brief), values: "lag",
     value: ({ now }) => [count(now.lag), "messages not yet applied"] },
-  { id: "time-lag", name: "Time lag", large: true, chart: new TimeChart("Time lag", 140, (seconds) => duration(seconds), 1), values: "time_lag_s",
+  { id: "time-lag", name: "Time lag", large: true, chart: new TimeChart("Time lag", 140, (seconds) => duration(seconds), 1, roundUpTime), values: "time_lag_s",
     value: ({ now }) => [duration(now.time_lag_s), "age of the oldest of them"] },
   { id: "rate", name: "Messages applied", chart: new TimeChart("Messages a second", 110, brief), values: "messages_per_s",
     value: ({ now }) => [`${count(now.messages_per_s)}/s`, `${count(now.rows_per_s)} rows/s`] },
-  { id: "cpu", name: "CPU", chart: new TimeChart("Cores busy", 110, (cores) => cores.toFixed(cores < 10 ? 1 : 0), 0.5), values: "cpu",
+  { id: "cpu", name: "CPU", chart: new TimeChart("Cores busy", 110, (cores) => String(Number(cores.toFixed(2))), 0.5), values: "cpu",
     value: ({ now, process }) => [`${now.cpu.toFixed(2)}`, `of ${process.cores} cores, ${bytes(process.rss_bytes)} RAM`] },
   { id: "idle", name: "Idle connections", chart: new TimeChart("Share of connections that are idle", 110, percent, 1), values: "idle",
     value: ({ now, shards }) => [percent(now.idle), `of ${count(shards.flatMap((shard) => shard.connections).reduce((sum, part) => sum + part, 0))}`] },

@@ -1,6 +1,7 @@
 //! The group's other processes, named by `admin.peers`: the page may speak with the process that it came from only, so that one
 //! asks the others. The thread `mp-peers` does, once a second, each peer within [`TIMEOUT`]; it is started when somebody looks
-//! at the page and ends when nobody has for [`LOOKED_WITHIN`]. Answers are kept in one slot a peer.
+//! at the page and ends when nobody has for [`LOOKED_WITHIN`]. Each question has a thread `mp-peer` of its own, [`ASKED_AT_ONCE`]
+//! at a time. Answers are kept in one slot a peer.
 
 use super::document::{Document, Finding, Level, Peer, Process};
 use super::findings::FINDINGS_MAX;
@@ -87,10 +88,14 @@ impl Asking {
                 std::thread::scope(|scope| {
                     for number in some {
                         let agent = &agent;
-                        scope.spawn(move || {
+                        let ask = move || {
                             let answer = ask(agent, &self.addresses[*number]);
                             self.state.lock().answers[*number] = answer.map(Arc::new);
-                        });
+                        };
+                        // One that can't be started is asked in the next round.
+                        let _ = Builder::new()
+                            .name("mp-peer".to_owned())
+                            .spawn_scoped(scope, ask);
                     }
                 });
             }

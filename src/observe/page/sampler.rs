@@ -23,6 +23,8 @@ const STEP: Duration = Duration::from_secs(5);
 pub const SAMPLES_MAX: usize = 180;
 /// A minute of them, and the one that it began with.
 const MINUTE_SAMPLES: usize = 13;
+/// Half a minute: long enough that one batch makes no trend, short enough to see that something was mended.
+const TREND_SAMPLES: usize = 7;
 /// Looks come a little late at times; a sample is due so much earlier.
 const SLACK: Duration = Duration::from_millis(500);
 
@@ -169,16 +171,21 @@ impl Sampler {
     }
 
     fn last_minute(&self) -> Minute {
-        let begin = self.samples.len().saturating_sub(MINUTE_SAMPLES);
-        let (Some(first), Some(last)) = (self.samples.get(begin), self.samples.back()) else {
+        let ago = |samples: usize| self.samples.len().saturating_sub(samples);
+        let (begin, turn) = (ago(MINUTE_SAMPLES), ago(TREND_SAMPLES));
+        let (Some(first), Some(before), Some(last)) = (
+            self.samples.get(begin),
+            self.samples.get(turn),
+            self.samples.back(),
+        ) else {
             return Minute::default();
         };
-        let seconds = last.at.duration_since(first.at).as_secs_f64();
-        let lags = first.lag_by_shard.iter().zip(&last.lag_by_shard);
+        let seconds = last.at.duration_since(before.at).as_secs_f64();
+        let lags = before.lag_by_shard.iter().zip(&last.lag_by_shard);
         Minute {
             // Exact up to 2^53 messages.
             lag_per_s: lags
-                .map(|(first, last)| ratio((last - first) as f64, seconds))
+                .map(|(before, last)| ratio((last - before) as f64, seconds))
                 .collect(),
             kafka_errors: last.kafka_errors - first.kafka_errors,
             commit_failures: last.commit_failures - first.commit_failures,
@@ -304,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_minute_shows_how_lag_grows_and_history_is_bounded() {
+    fn the_last_half_minute_shows_how_lag_grows_and_history_is_bounded() {
         let (registry, worker) = registry();
         let mut sampler = Sampler::default();
         let begin = crate::clock::now();

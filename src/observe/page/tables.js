@@ -61,7 +61,7 @@ function row(names) {
 }
 
 function showShards(status, setWorkers) {
-  const names = ["Shard", "State", "Behind", "Lag", "Rows/s", "Connections", "Lanes", "Workers"];
+  const names = ["Shard", "State", "Time lag", "Lag", "Rows/s", "Connections", "Lanes", "Workers"];
   keep(byId("shards"), status.shards, ({ name }) => name, (shard) => {
     const element = row(names);
     const cells = element.cells_;
@@ -174,7 +174,7 @@ function showRules(rules, remove) {
 
 function showProcesses(processes) {
   byId("processes-section").hidden = processes.length === 0;
-  const names = ["Process", "State", "Partitions", "Behind", "Lag", "Messages/s", "CPU", "Memory", "Up"];
+  const names = ["Process", "State", "Partitions", "Time lag", "Lag", "Messages/s", "CPU", "Memory", "Up"];
   keep(byId("processes"), processes, ({ address }) => address, () => {
     const element = row(names);
     element.cells_[0].append(make("strong"), make("div", { class: "soft" }));

@@ -6,8 +6,8 @@ use crate::observe::page::document::{Document, HotItem, Shard, Step};
 
 /// Of a bound, from which share on it is what holds the shard back. Statements have whole rows, so it is never all of it.
 const BOUND_REACHED: f64 = 0.9;
-/// Workers that wait for the write rate for half of their time are held back by it.
-const HELD_BACK: f64 = 0.5;
+/// Workers that wait for the write rate for so much of their time are held back by it.
+const HELD_BACK: f64 = 0.25;
 /// As the alert for the incident has it.
 const IDLE: f64 = 0.8;
 /// CPU is low if it is so far below its mean. Less happens by chance.
@@ -22,6 +22,9 @@ const ONE_LANE: f64 = 0.8;
 const WAITING_MIN: i64 = 100;
 /// A lag that changes by less a second stays as it is.
 const TREND_MIN: f64 = 1.0;
+
+/// Waiting is no advice for longer.
+const PATIENCE_S: f64 = 3600.0;
 
 /// A process so young has not yet shown where its lag goes.
 const YOUNG_S: u64 = 60;
@@ -97,6 +100,12 @@ pub(super) fn trend(shard: &Shard) -> String {
     } else {
         waiting
     }
+}
+
+/// Whether its lag is gone within the hour if it goes on so.
+fn falls_soon(shard: &Shard) -> bool {
+    let falls = -shard.lag_per_s;
+    falls >= TREND_MIN && shard.lag as f64 / falls <= PATIENCE_S
 }
 
 /// What a shard's own words say, or that it has none.
@@ -230,8 +239,9 @@ fn one_lane(document: &Document, shard: usize) -> Option<String> {
 
 fn bound(document: &Document, shard: usize) -> Option<Cause> {
     let shard = &document.shards[shard];
-    let is_reached =
-        shard.rows_per_s >= BOUND_REACHED * shard.bound_here || shard.held_back >= HELD_BACK;
+    let is_reached = shard.rows_per_s >= BOUND_REACHED * shard.bound_here
+        || shard.held_back >= HELD_BACK
+        || shard.longest.contains("write_rate_max");
     (shard.bound > 0 && shard.here > 0 && is_reached).then(|| {
         let (name, pid) = (&shard.name, document.process.pid);
         Cause {
@@ -258,7 +268,7 @@ fn stuck(document: &Document, shard: usize) -> Option<Cause> {
     (!shard.longest.is_empty()).then(|| Cause {
         why: shard.longest.clone(),
         steps: vec![step(
-            format!("See what shard {} is at, or waits for", shard.name),
+            format!("Look in shard {} for the oldest transaction; end it (pg_terminate_backend) if it is in the way", shard.name),
             WHO_LOCKS,
         )],
         ..Cause::default()
@@ -273,13 +283,13 @@ fn hot(document: &Document, shard: usize) -> Option<Cause> {
         why: hot_words(item),
         steps: vec![skip(item)],
         rule: Some(target(item)),
-        passes: document.shards[shard].lag_per_s <= -TREND_MIN,
+        passes: falls_soon(&document.shards[shard]),
     })
 }
 
 fn catching_up(document: &Document, shard: usize) -> Option<Cause> {
     let shard = &document.shards[shard];
-    (shard.lag_per_s <= -TREND_MIN).then(|| Cause {
+    falls_soon(shard).then(|| Cause {
         why: "it is catching up with what came before".to_owned(),
         steps: vec![step("Wait", "")],
         passes: true,

@@ -104,104 +104,107 @@ fn a_consumer_that_is_well_says_so_and_nothing_else() {
     assert!(none[0].why.starts_with("every message is applied; "));
 }
 
+/// A name, what else is the case, how the cause begins, and the command.
+type Case = (&'static str, fn(&mut Document), &'static str, &'static str);
+
+const CASES: [Case; 11] = [
+    (
+        "down",
+        |of| {
+            of.shards[1].up = false;
+            of.shards[1].why = "column \"tags\" does not exist (42703)".to_owned();
+        },
+        "shard b refuses to be written to: column \"tags\" does not exist (42703).",
+        "millpond config check --connect",
+    ),
+    (
+        "disconnected",
+        |of| {
+            of.shards[1].connections = [0, 0, 8];
+            of.shards[1].why = "connection refused".to_owned();
+        },
+        "shard b has no connection: connection refused.",
+        "millpond config check --connect",
+    ),
+    (
+        "locked",
+        |of| of.shards[1].parked = 12,
+        "12 updates wait for rows of shard b that somebody else holds locked.",
+        "SELECT pid",
+    ),
+    (
+        "bound reached",
+        |of| {
+            (of.shards[1].bound, of.shards[1].bound_here) = (10_000, 5_000.0);
+            of.shards[1].rows_per_s = 4_900.0;
+        },
+        "shard b is written at its bound: 4,900 rows/s, of 5,000/s that this process may write.",
+        "kill -HUP 4711",
+    ),
+    (
+        "held back",
+        |of| {
+            (of.shards[1].bound, of.shards[1].bound_here) = (10_000, 10_000.0);
+            (of.shards[1].rows_per_s, of.shards[1].held_back) = (8_000.0, 0.9);
+        },
+        "shard b is written at its bound: 8,000 rows/s, of 10,000/s",
+        "kill -HUP 4711",
+    ),
+    (
+        "stuck",
+        |of| {
+            of.shards[1].longest = "lane 3 of core group 0 has been at one batch for 12.0 s; its statement has not returned".to_owned()
+        },
+        "lane 3 of core group 0 has been at one batch for 12.0 s; its statement has not returned.",
+        "SELECT pid",
+    ),
+    (
+        "a hot row",
+        |of| of.hot.rows = vec![hot_row(0.46)],
+        "one row has 46 % of its shard's messages (4,600/s): subscription 11111111-2222-3333-4444-555555555555 of app 5eb5a37e",
+        "millpond rules add --app 5eb5a37e-b458-11e3-ac11-000c2940e62c --subscription 11111111",
+    ),
+    (
+        "a hot app",
+        |of| {
+            let app = HotItem {
+                subscription: String::new(),
+                rule: format!("millpond rules add --app {APP}"),
+                ..hot_row(0.7)
+            };
+            of.hot.apps = vec![app];
+        },
+        "one app has 70 % of its shard's messages (7,000/s): app 5eb5a37e-b458-11e3-ac11-000c2940e62c.",
+        "millpond rules add --app 5eb5a37e",
+    ),
+    (
+        "another shard's hot row explains nothing",
+        |of| {
+            of.hot.rows = vec![HotItem {
+                shard: 0,
+                ..hot_row(0.9)
+            }]
+        },
+        "the figures here show no cause.",
+        "millpond inspect",
+    ),
+    (
+        "all busy",
+        |of| of.shards[1].connections = [0, 8, 0],
+        "all connections of shard b are busy: it takes 9,000 rows/s, and more than that comes.",
+        "millpond workers set 16 --shard b",
+    ),
+    (
+        "unknown",
+        |_| {},
+        "the figures here show no cause.",
+        "millpond inspect",
+    ),
+];
+
 #[test]
 fn who_is_behind_is_named_with_the_cause_that_the_figures_show() {
-    type Change = fn(&mut Document);
-    let table: [(&str, Change, &str, &str); 11] = [
-        (
-            "down",
-            |of| {
-                of.shards[1].up = false;
-                of.shards[1].why = "column \"tags\" does not exist (42703)".to_owned();
-            },
-            "shard b refuses to be written to: column \"tags\" does not exist (42703).",
-            "millpond config check --connect",
-        ),
-        (
-            "disconnected",
-            |of| {
-                of.shards[1].connections = [0, 0, 8];
-                of.shards[1].why = "connection refused".to_owned();
-            },
-            "shard b has no connection: connection refused.",
-            "millpond config check --connect",
-        ),
-        (
-            "locked",
-            |of| of.shards[1].parked = 12,
-            "12 updates wait for rows of shard b that somebody else holds locked.",
-            "SELECT pid",
-        ),
-        (
-            "bound reached",
-            |of| {
-                (of.shards[1].bound, of.shards[1].bound_here) = (10_000, 5_000.0);
-                of.shards[1].rows_per_s = 4_900.0;
-            },
-            "shard b is written at its bound: 4,900 rows/s, of 5,000/s that this process may write.",
-            "kill -HUP 4711",
-        ),
-        (
-            "held back",
-            |of| {
-                (of.shards[1].bound, of.shards[1].bound_here) = (10_000, 10_000.0);
-                (of.shards[1].rows_per_s, of.shards[1].held_back) = (8_000.0, 0.9);
-            },
-            "shard b is written at its bound: 8,000 rows/s, of 10,000/s",
-            "kill -HUP 4711",
-        ),
-        (
-            "stuck",
-            |of| {
-                of.shards[1].longest = "lane 3 of core group 0 has been at one batch for 12.0 s; its statement has not returned".to_owned()
-            },
-            "lane 3 of core group 0 has been at one batch for 12.0 s; its statement has not returned.",
-            "SELECT pid",
-        ),
-        (
-            "a hot row",
-            |of| of.hot.rows = vec![hot_row(0.46)],
-            "one row has 46 % of its shard's messages (4,600/s): subscription 11111111-2222-3333-4444-555555555555 of app 5eb5a37e",
-            "millpond rules add --app 5eb5a37e-b458-11e3-ac11-000c2940e62c --subscription 11111111",
-        ),
-        (
-            "a hot app",
-            |of| {
-                let app = HotItem {
-                    subscription: String::new(),
-                    rule: format!("millpond rules add --app {APP}"),
-                    ..hot_row(0.7)
-                };
-                of.hot.apps = vec![app];
-            },
-            "one app has 70 % of its shard's messages (7,000/s): app 5eb5a37e-b458-11e3-ac11-000c2940e62c.",
-            "millpond rules add --app 5eb5a37e",
-        ),
-        (
-            "another shard's hot row explains nothing",
-            |of| {
-                of.hot.rows = vec![HotItem {
-                    shard: 0,
-                    ..hot_row(0.9)
-                }]
-            },
-            "the figures here show no cause.",
-            "millpond inspect",
-        ),
-        (
-            "all busy",
-            |of| of.shards[1].connections = [0, 8, 0],
-            "all connections of shard b are busy: it takes 9,000 rows/s, and more than that comes.",
-            "millpond workers set 16 --shard b",
-        ),
-        (
-            "unknown",
-            |_| {},
-            "the figures here show no cause.",
-            "millpond inspect",
-        ),
-    ];
-    for (name, change, expected, command) in table {
+    for (name, change, expected, command) in CASES {
         let (level, what, why, run) = first(behind(), change);
         assert_eq!(
             (level, what.as_str()),
@@ -276,6 +279,13 @@ fn a_lag_that_falls_is_a_warning_with_the_time_that_is_left() {
     assert_eq!(
         why,
         "it is catching up with what came before. 3,200,000 messages wait, falling by 40,000/s: caught up in about 80 s"
+    );
+    let slowly = first(behind(), |of| of.shards[1].lag_per_s = -10.0);
+    assert_eq!(slowly.0, Level::Bad, "waiting is no advice");
+    assert!(
+        slowly.2.ends_with("caught up in about 3 d 16 h"),
+        "{}",
+        slowly.2
     );
 }
 
