@@ -77,7 +77,9 @@ fn a_stderr_that_nobody_reads_or_that_is_closed_stops_nobody() {
     let ended = consumer.terminate(SOON);
     assert!(ended.status.success(), "{}", ended.status);
     // Its last words are there: the queue is flushed at the end.
-    assert!(said.lock().unwrap().contains("told to stop"));
+    pond.wait_for("its last words", SOON, |_| {
+        said.lock().unwrap().contains("told to stop")
+    });
 
     // Closed, while all that comes next is logged.
     pond.load(&["--messages", "2000", "--seed", "2"]);

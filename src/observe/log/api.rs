@@ -131,7 +131,7 @@ fn unwatch(applied: &Applied, request: &Request) -> Result<Response, Response> {
         true => Ok(Response::json(StatusCode::OK, &list(applied))),
         false => Err(Response::text(
             StatusCode::NOT_FOUND,
-            format!("that is not watched; GET {PATH} lists what is"),
+            "that is not watched; millpond log list (GET /api/log) says what is",
         )),
     }
 }

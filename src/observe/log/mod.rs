@@ -28,7 +28,9 @@ use crate::config::checked::{LogForm, Telemetry};
 use brake::{BRAKE, BrakeLayer};
 use lines::EitherForm;
 use queue::Queue;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
+use std::panic::PanicHookInfo;
 use std::sync::{Arc, OnceLock};
 use std::thread::Builder;
 use std::time::Duration;
@@ -95,11 +97,32 @@ pub fn start_with(form: LogForm, level: &str, otherwise: &str) -> Result<(), Inv
         .with(lines);
     // An error here says that another library's subscriber is installed; then nothing comes.
     let _ = tracing::subscriber::set_global_default(subscriber);
+    std::panic::set_hook(Box::new(log_panic));
     Builder::new()
         .name("log-writer".to_owned())
         .spawn(move || queue.write_to(&mut io::stderr(), || BRAKE.tell()))
         .expect("a process that can have no second thread can't work");
     Ok(())
+}
+
+/// A panic is a line as any other: written to stderr at once, it could hold the thread that is about to end.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let backtrace = Backtrace::capture();
+    let is_there = backtrace.status() == BacktraceStatus::Captured;
+    tracing::error!(
+        thread = std::thread::current().name(),
+        place = panic.location().map(tracing::field::display),
+        backtrace = is_there.then(|| tracing::field::display(backtrace)),
+        "panicked: {}",
+        text.unwrap_or("without a text")
+    );
+    // It may be the process' last word.
+    if let Some(started) = STARTED.get() {
+        started.queue.flush(FLUSH_MAX);
+    }
 }
 
 /// Another level from now on; empty for what holds where none is given. Nothing before [`start`].

@@ -41,6 +41,8 @@ pub(super) struct Queue {
 struct State {
     lines: VecDeque<Box<[u8]>>,
     bytes: usize,
+    /// Lines are taken and not yet written.
+    is_writing: bool,
     /// Dropped, and nobody was told yet.
     untold: u64,
     /// The writer is to end once the queue is empty.
@@ -89,6 +91,15 @@ impl Queue {
         }
     }
 
+    /// Waits until what came so far is written, that long at most.
+    pub(super) fn flush(&self, within: Duration) {
+        let deadline = clock::now() + within;
+        let mut state = self.state.lock();
+        while (state.is_writing || !state.lines.is_empty())
+            && !self.changed.wait_until(&mut state, deadline).timed_out()
+        {}
+    }
+
     /// Waits until all lines are written, that long at most; then no further one comes in.
     pub(super) fn end(&self, within: Duration) {
         let deadline = clock::now() + within;
@@ -121,6 +132,9 @@ impl Queue {
     /// Takes lines for one write, or waits for them.
     fn take(&self, buffer: &mut Vec<u8>) -> Due {
         let mut state = self.state.lock();
+        if std::mem::take(&mut state.is_writing) {
+            self.changed.notify_all();
+        }
         if state.lines.is_empty() && !state.ended {
             self.changed.wait_for(&mut state, TICK);
         }
@@ -133,6 +147,7 @@ impl Queue {
                 break;
             }
         }
+        state.is_writing = lines > 0;
         match lines {
             0 if state.ended => Due::End,
             0 => Due::Tick,
