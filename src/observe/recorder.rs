@@ -2,8 +2,8 @@
 //! nothing shared on the hot path. Readers (`/metrics`, the summary) sum over the threads.
 
 use super::changes::WorkerChanges;
-use super::telemetry::Telemetry;
 use super::page::board::Board;
+use super::telemetry::Telemetry;
 use crate::dead::Reason;
 use crate::hot;
 use crate::ids::{Partition, ShardIndex};
