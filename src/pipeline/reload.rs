@@ -72,10 +72,14 @@ impl Control {
                 tunables.set_links_per_parent_max(config.rules.links_per_parent_max);
             }
             "telemetry.log" => log::set_form(config.telemetry.log),
-            "telemetry.level" => match log::set_level(&config.telemetry.level) {
-                Ok(()) => {}
-                Err(error) => return Applied::Refused(error.to_string()),
-            },
+            "telemetry.level" => {
+                let level = &config.telemetry.level;
+                // The new one may leave nothing of what is said about it afterwards.
+                tracing::info!(level, "SIGHUP: another level from now on");
+                if let Err(error) = log::set_level(level) {
+                    return Applied::Refused(error.to_string());
+                }
+            }
             "telemetry.applied_sample" => {
                 let applied = &self.registry.telemetry.applied;
                 applied.set_every(config.telemetry.applied_sample);
