@@ -10,9 +10,9 @@ function roundUp(value) {
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value * 0.9999);
 }
 
-/** The same for a time in seconds, in steps that people know. */
+/** The same for a time in seconds, in steps that people know, and whose halves they know as well. */
 function roundUpTime(seconds) {
-  const steps = [1, 2, 5, 10, 20, 60, 120, 300, 600, 1200, 3600, 7200, 14400, 43200, 86400];
+  const steps = [1, 2, 4, 10, 20, 60, 120, 240, 600, 1200, 3600, 14400, 43200, 86400];
   return steps.find((step) => step >= seconds) ?? roundUp(seconds / 86400) * 86400;
 }
 

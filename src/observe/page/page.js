@@ -35,6 +35,7 @@ byId("latency").append(...curves.map(({ chart }) => chart.element));
 function show(status) {
   showFindings(status.findings, prepareRule);
   showWho(status);
+  setText(byId("now-title"), `Now, and the last 15 minutes${status.processes.length > 1 ? ", of this process" : ""}`);
   const { history } = status;
   for (const tile of tiles) {
     const [figure, beside] = tile.value(status);

@@ -3,7 +3,7 @@
 //! at the page and ends when nobody has for [`LOOKED_WITHIN`]. Each question has a thread `mp-peer` of its own, [`ASKED_AT_ONCE`]
 //! at a time. Answers are kept in one slot a peer.
 
-use super::document::{Document, Finding, Level, Peer, Process};
+use super::document::{Document, Finding, Level, Peer, Process, Step};
 use super::findings::FINDINGS_MAX;
 use crate::clock;
 use parking_lot::Mutex;
@@ -108,9 +108,10 @@ fn ask(agent: &ureq::Agent, address: &str) -> Result<Document, String> {
     let answer = agent
         .get(format!("http://{address}/api/status?{ALONE}"))
         .call();
-    let mut answer = answer.map_err(|error| error.to_string())?;
+    let words = |error: ureq::Error| error.to_string().trim_start_matches("io: ").to_owned();
+    let mut answer = answer.map_err(words)?;
     let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX);
-    let text = body.read_to_string().map_err(|error| error.to_string())?;
+    let text = body.read_to_string().map_err(words)?;
     if !answer.status().is_success() {
         return Err(format!("it answers {}", answer.status()));
     }
@@ -201,6 +202,11 @@ fn add_unreachable(document: &mut Document, address: &str, why: &str) {
         level: Level::Warn,
         what: format!("The process at {address} can't be shown"),
         why: why.to_owned(),
+        steps: vec![Step {
+            say: "See whether it runs; if it is gone for good, take it out of admin.peers"
+                .to_owned(),
+            run: String::new(),
+        }],
         ..Finding::default()
     });
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A batch takes milliseconds. One that takes so long is worth a word.
-const LONG_BATCH_MS: i64 = 3000;
+const LONG_BATCH_MS: i64 = 5000;
 
 /// All but `changes`, `findings` and `processes`.
 pub fn document(registry: &Registry, readiness: Readiness, rules: &Table) -> Document {
