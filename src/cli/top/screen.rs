@@ -439,8 +439,10 @@ mod tests {
                     "{header}"
                 );
             }
-            for line in &text {
-                assert!(line.chars().count() < 80, "{line}");
+            // On a wider screen they are no longer, but for the picture of the lag.
+            let wider = lines("title", &view(shards), Some((WIDE - 1, 24)));
+            for (line, _) in wider.iter().filter(|(line, _)| !line.starts_with("lag")) {
+                assert!(line.chars().count() <= 80, "{line}");
             }
         }
     }
