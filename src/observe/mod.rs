@@ -1,6 +1,6 @@
 //! What an operator sees. Each thread records its own work; everything here only reads.
 //!
-//! - `recorder`: what is recorded, one writer per counter
+//! - `recorder`: what is recorded, one writer per counter; `counters`: what it is made of
 //! - `changes`: what changing the number of workers cost
 //! - `edge`: what the HTTP edge answered
 //! - `process`: what the kernel knows of this process
@@ -19,6 +19,7 @@
 
 pub mod admin;
 pub mod changes;
+mod counters;
 pub mod delays;
 pub mod edge;
 pub mod gate;

@@ -110,7 +110,6 @@ impl Control {
                     .share_of(index)
                     .set_bound(shard.write_rate_max);
                 show_bound(&self.registry, index, shard.write_rate_max);
-                self.registry.page.set_bound(index, shard.write_rate_max);
                 Applied::Now
             }
             "workers" => {

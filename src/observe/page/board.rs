@@ -3,7 +3,6 @@
 
 use super::document::{History, Latency};
 use crate::config::Config;
-use crate::ids::ShardIndex;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -78,8 +77,6 @@ pub struct Minute {
 pub struct Board {
     /// What the configuration says.
     pub about: About,
-    /// By shard, rows a second that may be written; 0 for no bound.
-    bounds: Mutex<Vec<u32>>,
     recent: Mutex<Arc<Recent>>,
     /// What the start waits for; empty for nothing.
     waits_for: Mutex<String>,
@@ -88,7 +85,7 @@ pub struct Board {
 impl Board {
     /// For a configuration.
     pub fn new(config: &Config) -> Self {
-        let board = Self {
+        Self {
             about: About {
                 topic: config.kafka.topic.clone(),
                 group: config.kafka.group.clone(),
@@ -99,24 +96,7 @@ impl Board {
                 peers: config.admin.peers.clone(),
             },
             ..Self::default()
-        };
-        for (index, shard) in config.shards.iter().enumerate() {
-            board.set_bound(ShardIndex(index), shard.write_rate_max);
         }
-        board
-    }
-
-    /// Another bound for a shard's writes, over the whole group.
-    pub fn set_bound(&self, ShardIndex(shard): ShardIndex, rows_per_second: Option<u32>) {
-        let mut bounds = self.bounds.lock();
-        let shards = bounds.len().max(shard + 1);
-        bounds.resize(shards, 0);
-        bounds[shard] = rows_per_second.unwrap_or(0);
-    }
-
-    /// The bound; 0 for none.
-    pub fn bound(&self, ShardIndex(shard): ShardIndex) -> u32 {
-        self.bounds.lock().get(shard).copied().unwrap_or(0)
     }
 
     /// What was sampled last.

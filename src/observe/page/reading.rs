@@ -142,7 +142,7 @@ fn shards(
             messages_per_s: rounded(rates.messages_per_s),
             rows_per_s: rounded(rates.rows_per_s),
             held_back: rounded(rates.held_back),
-            bound: registry.page.bound(ShardIndex(index)),
+            bound: u32::try_from(state.write_rate_max.get()).unwrap_or(0),
             connections: connections(&own),
             parked: own.iter().map(|worker| worker.parked.get()).sum(),
             workers: own.len() / groups,

@@ -127,7 +127,7 @@ fn the_document_shows_what_the_process_recorded() {
     let registry = registry(4, 0..8);
     behind(&registry);
     registry.partition(Partition(7)).end_offset.set(-1);
-    registry.page.set_bound(ShardIndex(1), Some(500));
+    registry.shards[1].write_rate_max.set(500);
     Sampler::default().look(&registry, crate::clock::now());
     let shown = status(&serve(registry, None));
     assert_eq!(
