@@ -187,11 +187,15 @@ impl<M: Member> Poller<M> {
             .set(alarm as i64);
         assigned.skips_gap = alarm == PartitionAlarm::RecordsLost
             && self.settings.on_lost_records == OnLostRecords::Skip;
-        let what_follows = match assigned.skips_gap {
-            true => "going on behind them once what was read before is finished",
-            false => {
+        let what_follows = match alarm {
+            _ if assigned.skips_gap => "going on behind them once what was read before is finished",
+            PartitionAlarm::RecordsLost => {
                 "the partition stands still. Bring them back, or set consumer.on_lost_records = \"skip\" and restart to go on \
                  behind them"
+            }
+            _ => {
+                "the partition stands still. Let a replica lead that is whole; if there is none, stop the group and move its offset \
+                 behind the batch with Kafka's own tools, which leaves the batch's updates out"
             }
         };
         tracing::error!(

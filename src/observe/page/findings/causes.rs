@@ -4,8 +4,8 @@
 use super::words::{count, counted, duration, percent, rate};
 use crate::observe::page::document::{Document, HotItem, Shard, Step};
 
-/// Of a bound, from which share on it is what holds the shard back. Statements have whole rows, so it is never all of it.
-const BOUND_REACHED: f64 = 0.9;
+/// Of a bound, from which share on it is what holds the shard back. The steady pace is ten elevenths of it.
+const BOUND_REACHED: f64 = 0.85;
 /// Workers that wait for the write rate for so much of their time are held back by it.
 const HELD_BACK: f64 = 0.25;
 /// As the alert for the incident has it.
