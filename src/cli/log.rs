@@ -2,9 +2,9 @@
 
 use super::admin_client::AdminArgs;
 use super::table::{Format, table};
-use super::{UsageError, print_data};
+use super::{UsageError, moment, print_data};
 use crate::observe::log::api::{Asked, Logged, PATH, Shown, during, target};
-use jiff::{SignedDuration, Span, SpanRelativeTo};
+use jiff::SignedDuration;
 use std::process::ExitCode;
 
 /// Have a running consumer log all updates of an app or a row, for a while
@@ -130,9 +130,7 @@ fn text(watched: &[Shown]) -> String {
 
 /// Reads `10m`.
 fn seconds(text: &str) -> Result<u64, String> {
-    let days = SpanRelativeTo::days_are_24_hours();
-    let time = text.parse::<Span>().and_then(|span| span.to_duration(days));
-    let time = time.unwrap_or(SignedDuration::ZERO).as_secs();
+    let time = moment::span(text).unwrap_or(SignedDuration::ZERO).as_secs();
     let time = u64::try_from(time).ok().filter(|seconds| *seconds > 0);
     match time.map(|seconds| during(Some(seconds))) {
         Some(Ok(during)) => Ok(during.as_secs()),

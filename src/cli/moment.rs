@@ -1,7 +1,7 @@
 //! Points in time as arguments: RFC 3339, or so long ago.
 
 use crate::clock;
-use jiff::{SpanRelativeTo, Timestamp};
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 /// Reads `2026-03-01T10:00:00Z`, `-2h`, `-1d12h` or `90m ago`; milliseconds since 1970.
 pub fn parse(text: &str) -> Result<i64, String> {
@@ -12,11 +12,7 @@ fn parse_at(text: &str, now: Timestamp) -> Result<i64, String> {
     if let Ok(moment) = text.parse::<Timestamp>() {
         return Ok(moment.as_millisecond());
     }
-    let days = SpanRelativeTo::days_are_24_hours();
-    let ago = text
-        .parse::<jiff::Span>()
-        .and_then(|span| span.to_duration(days));
-    match ago {
+    match span(text) {
         Ok(ago) if ago.is_negative() => now
             .checked_add(ago)
             .map(Timestamp::as_millisecond)
@@ -24,6 +20,12 @@ fn parse_at(text: &str, now: Timestamp) -> Result<i64, String> {
         Ok(_) => Err(format!("{text} lies ahead; for a time in the past write -{text}")),
         Err(_) => Err("write a time with its zone, such as 2026-03-01T10:00:00Z, or how long ago, such as -2h".to_owned()),
     }
+}
+
+/// Reads `2h`, `-1d12h` or `90m ago`; a day has 24 hours.
+pub fn span(text: &str) -> Result<SignedDuration, jiff::Error> {
+    let days = SpanRelativeTo::days_are_24_hours();
+    text.parse::<Span>().and_then(|span| span.to_duration(days))
 }
 
 /// A point in time for people.

@@ -2,11 +2,11 @@
 
 use super::admin_client::AdminArgs;
 use super::table::{Format, table};
-use super::{UsageError, print_data, print_note};
+use super::{UsageError, moment, print_data, print_note};
 use crate::clock;
 use crate::rules::record::Target;
 use crate::rules::shown::{Asked, Shown};
-use jiff::{SpanRelativeTo, Timestamp};
+use jiff::Timestamp;
 use std::process::ExitCode;
 
 /// List, add and remove skip rules, over the admin address of a running consumer
@@ -185,11 +185,7 @@ fn until(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     if let Ok(until) = text.parse::<Timestamp>() {
         return Ok(until);
     }
-    let days = SpanRelativeTo::days_are_24_hours();
-    let ahead = text
-        .parse::<jiff::Span>()
-        .and_then(|span| span.to_duration(days));
-    match ahead {
+    match moment::span(text) {
         Ok(ahead) if ahead.is_positive() => now
             .checked_add(ahead)
             .map_err(|_| format!("{text} is after all time")),

@@ -165,7 +165,7 @@ fn why_not_ready(registry: &Registry, shard: ShardIndex) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::super::recorder::WorkerRecorder;
@@ -182,7 +182,8 @@ mod tests {
         ))
     }
 
-    fn ask(server: &Server, request: &str) -> String {
+    /// The whole answer to a request without a body.
+    pub fn ask(server: &Server, request: &str) -> String {
         let mut stream = TcpStream::connect(server.address()).unwrap();
         write!(
             stream,

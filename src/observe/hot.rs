@@ -221,8 +221,7 @@ mod tests {
     use crate::ids::SubscriptionId;
     use crate::observe::admin;
     use serde_json::Value;
-    use std::io::{Read, Write};
-    use std::net::{SocketAddr, TcpStream};
+    use std::net::SocketAddr;
 
     const APP: AppId = AppId([7; 16]);
 
@@ -267,14 +266,7 @@ mod tests {
     }
 
     fn ask(server: &Server, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(server.address()).unwrap();
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
+        let answer = admin::tests::ask(server, &format!("GET {path}"));
         let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
         (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
     }

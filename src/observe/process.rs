@@ -21,6 +21,12 @@ pub fn cpu() -> Duration {
     )
 }
 
+/// The machine's name; empty where the kernel doesn't tell.
+pub fn hostname() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim_end().to_owned()
+}
+
 /// Memory and threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {

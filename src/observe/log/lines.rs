@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::config::checked::LogForm;
+use crate::observe::process;
 use crate::sync::{Ordering, SignalFlag};
 use serde::ser::SerializeMap;
 use std::error::Error;
@@ -31,7 +32,7 @@ impl EitherForm {
     pub(super) fn new() -> Self {
         Self {
             json: JsonLines {
-                hostname: hostname(),
+                hostname: process::hostname(),
             },
             text: tracing_subscriber::fmt::format().with_target(false),
         }
@@ -54,11 +55,6 @@ where
             false => self.json.format_event(context, writer, event),
         }
     }
-}
-
-fn hostname() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim_end().to_owned()
 }
 
 /// `{"ts":…,"level":…,"msg":…,"hostname":…}` and then the event's fields by their names. Spans are not shown.

@@ -3,6 +3,7 @@
 
 use super::document::{History, Latency};
 use crate::config::Config;
+use crate::observe::process;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -92,7 +93,7 @@ impl Board {
                 apps: config.shards.iter().map(|shard| shard.apps).collect(),
                 row_share: config.hot.warn_share,
                 app_share: config.hot.warn_app_share,
-                host: host(),
+                host: process::hostname(),
                 peers: config.admin.peers.clone(),
             },
             ..Self::default()
@@ -118,9 +119,4 @@ impl Board {
     pub fn wait_for(&self, what: &str) {
         what.clone_into(&mut self.waits_for.lock());
     }
-}
-
-fn host() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
-    name.unwrap_or_default().trim().to_owned()
 }

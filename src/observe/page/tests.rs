@@ -12,8 +12,7 @@ use crate::rules::record::{Rule, RuleId, Target};
 use crate::rules::table::{Entry, Table};
 use crate::sync::Ordering;
 use hashbrown::HashMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Two shards of `partitions` each, of which this process has those of the range.
@@ -80,14 +79,7 @@ fn serve(registry: Registry, token: Option<&str>) -> Server {
 
 /// Head and body.
 fn ask(server: &Server, path: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(server.address()).unwrap();
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let answer = admin::tests::ask(server, &format!("GET {path}"));
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.to_owned(), body.to_owned())
 }

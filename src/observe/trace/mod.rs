@@ -19,6 +19,7 @@ pub use context::{SpanName, TRACEPARENT};
 pub use export::{dropped, exported};
 
 use crate::config::checked::{Kafka, Telemetry};
+use crate::observe::process;
 use client::Client;
 use export::{Export, Queue};
 use opentelemetry::{InstrumentationScope, KeyValue};
@@ -107,12 +108,11 @@ impl Traces {
 
 /// Who sends the spans: ours, then what the environment says.
 fn resource(settings: &Settings, service: &str) -> Resource {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let resource = Resource::builder_empty()
         .with_attributes([
             KeyValue::new("service.name", service.to_owned()),
             KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-            KeyValue::new("host.name", host.trim_end().to_owned()),
+            KeyValue::new("host.name", process::hostname()),
             KeyValue::new("process.pid", i64::from(std::process::id())),
         ])
         .with_detectors(&[
