@@ -4,8 +4,9 @@
 report.py LINES KEY=VALUE... FIGURE...
 
 LINES has one JSON object a line: name, and the JSON line that a command printed. KEY=VALUE goes to the environment. A FIGURE is
-NAME=A/B>=TARGET, the ratio of the median messages/s of A and B; NAME=A.KEY/B.KEY<=TARGET, that of the medians of a key; or
-NAME=A.KEY<=TARGET, the median itself. `?` in place of >=TARGET is a figure without a target.
+NAME=A/B>=TARGET, the ratio of messages/s of A and B; NAME=A.KEY/B.KEY<=TARGET, that of a key; or NAME=A.KEY<=TARGET, the
+median of a key itself. A ratio is the median of those of each round, since what slows a machine down slows both of a round;
+where it was taken more than once, the lowest and the highest are told with it. `?` in place of >=TARGET is a figure without a target.
 """
 
 import json
@@ -25,24 +26,30 @@ def median(name, key):
     return statistics.median(line[key] for line in found[name])
 
 
-def median_of(of):
+def values_of(of):
     name, _, key = of.partition(".")
-    return median(name, key or "messages_per_s")
+    return [line[key or "messages_per_s"] for line in found[name]]
 
 
 def figure(of):
-    if "/" in of:
-        one, other = of.split("/")
-        return round(median_of(one) / median_of(other), 3)
-    return round(median_of(of), 2)
+    """Its median, lowest and highest."""
+    if "/" not in of:
+        values, digits = values_of(of), 2
+    else:
+        one, other = map(values_of, of.split("/"))
+        if len(one) != len(other):
+            one, other = [statistics.median(one)], [statistics.median(other)]
+        values, digits = [a / b for a, b in zip(one, other)], 3
+    return [round(value, digits) for value in (statistics.median(values), min(values), max(values))]
 
 
-figures, targets, given = {}, {}, {}
+figures, spreads, targets, given = {}, {}, {}, {}
 for argument in sys.argv[2:]:
     name, value = argument.split("=", 1)
     target = re.fullmatch(r"([\w./]+)(\?|[<>]=.+)", value)
     if target:
-        figures[name], targets[name] = figure(target[1]), target[2]
+        figures[name], *spreads[name] = figure(target[1])
+        targets[name] = target[2]
     else:
         given[name] = value
 
@@ -57,7 +64,9 @@ for name in timed:
     )
 print(file=sys.stderr)
 for name, value in figures.items():
-    print(f"{name:32}{value:8}" + (f"   target {targets[name]}" if targets[name] != "?" else ""), file=sys.stderr)
+    spread = "({:g}-{:g})".format(*spreads[name]) if len(set(spreads[name])) > 1 else ""
+    target = f"target {targets[name]}" if targets[name] != "?" else ""
+    print(f"{name:32}{value:8}  {spread:18}{target}".rstrip(), file=sys.stderr)
 
 with open("/proc/cpuinfo") as cpuinfo:
     models = [line.split(":", 1)[1].strip() for line in cpuinfo if line.startswith("model name")]
@@ -68,4 +77,4 @@ environment = {
     **given,
 }
 rates = {f"{name}_messages_per_s": round(median(name, "messages_per_s")) for name in timed}
-print(json.dumps({**figures, **rates, "environment": environment}))
+print(json.dumps({**figures, "spreads": spreads, **rates, "environment": environment}))

@@ -1,9 +1,7 @@
-//! What looks from outside agrees with Kafka's own tools, and finds the incident alone.
+//! What looks from outside agrees with Kafka's own tools.
 
 use crate::child::{Ended, Process};
 use crate::pond::{Pond, Shape, environment};
-use millpond::ids::{AppId, SubscriptionId};
-use millpond::load::clothesly::EMAIL;
 use rdkafka::config::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -258,48 +256,6 @@ fn follows_until_interrupted(pond: &Pond, by_app: &[(String, i64)]) {
     });
     following.signal("-INT");
     assert_eq!(groups(&following.wait(SOON), "app_id"), by_app);
-}
-
-#[test]
-fn the_incident_is_found_with_inspect_alone() {
-    let pond = Pond::new("found", &Shape::default());
-    pond.load(&[
-        "--scenario",
-        "clothesly",
-        "--messages",
-        "20000",
-        "--rows",
-        "5000",
-    ]);
-    let counted = |arguments: &[&str]| {
-        let ended = pond.good(&[&["inspect", "-e", "-J"], arguments].concat());
-        json_lines(ended.stdout.as_bytes())
-    };
-    let app = counted(&["-o", "s@-1h", "--group-by", "app"]).swap_remove(0);
-    assert!(app["share"].as_f64().unwrap() > 0.9, "{app}");
-    let app = app["app_id"].as_str().unwrap();
-    let row = counted(&["--app", app, "--group-by", "subscription"]).swap_remove(0);
-    assert!(row["share"].as_f64().unwrap() > 0.4, "{row}");
-    let email = SubscriptionId::of_email(AppId::parse(app.as_bytes()).unwrap(), EMAIL);
-    let row = row["subscription_id"].as_str().unwrap();
-    assert_eq!(row, email.to_string());
-    let who = counted(&[
-        "--app",
-        app,
-        "--group-by",
-        "identifier",
-        "--subscription",
-        row,
-    ]);
-    assert!(
-        who.iter().any(|line| line["identifier"] == EMAIL),
-        "{who:?}"
-    );
-    let minutes = counted(&["--app", app, "--subscription", row, "--every", "1m"]);
-    assert!(
-        !minutes.is_empty() && minutes.iter().all(|line| line["ts"].is_i64()),
-        "{minutes:?}"
-    );
 }
 
 /// Partition, committed offset, end and lag, as kafka-consumer-groups prints them.

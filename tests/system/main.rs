@@ -12,6 +12,7 @@
 //! - [`storm`]: they do so all the time
 //! - [`interleavings`]: other writers, refusals and crashes in every order
 //! - [`incident`]: one row gets nearly half of all messages
+//! - [`found`]: that is found by what there is to look at
 //! - [`load_http`]: traffic through the edge, and a spike of it
 //! - [`write_rate`]: the bound on a shard's writes, by Postgres' own counters
 //! - [`bad_input`]: each reason of a dead letter
@@ -51,6 +52,7 @@ mod browser;
 mod child;
 mod demo;
 mod faults;
+mod found;
 mod gaps;
 mod hangup;
 mod hot;

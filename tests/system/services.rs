@@ -28,8 +28,12 @@ pub struct Trouble {
 }
 
 impl Trouble {
-    /// Kills or freezes `kafka`, `postgres-0` or `postgres-1`.
+    /// Kills or freezes `kafka`, `postgres-0` or `postgres-1`, which all tests share.
     pub fn begin(service: &'static str, harm: Harm) -> Self {
+        assert!(
+            std::env::args().any(|argument| argument == "--test-threads=1"),
+            "a test that harms the services runs with --test-threads=1; tests/run names their modules"
+        );
         let verb = match harm {
             Harm::Killed => "kill",
             Harm::Frozen => "freeze",
