@@ -1,4 +1,4 @@
-//! `GET /api/hot`: the hottest rows and apps of each shard, as JSON. README.md says what each name means.
+//! `GET /api/hot`: the hottest rows and apps of each shard, as JSON. README.md beside this file says what each name means.
 //!
 //! Rows are named by who they are, too, which is personal data: only for those who could change something here.
 

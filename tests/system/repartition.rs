@@ -1,5 +1,5 @@
-//! A shard is added and the topic made with more partitions, by the steps of the README: nothing is lost or applied twice, and
-//! a step that was forgotten is refused before anything is written.
+//! A shard is added and the topic made with more partitions, by the steps of src/sink/README.md: nothing is lost or applied
+//! twice, and a step that was forgotten is refused before anything is written.
 
 use crate::pond::{Pond, Shape};
 use millpond::kafka::admin::Admin;
