@@ -77,4 +77,4 @@ environment = {
     **given,
 }
 rates = {f"{name}_messages_per_s": round(median(name, "messages_per_s")) for name in timed}
-print(json.dumps({**figures, "spreads": spreads, **rates, "environment": environment}))
+print(json.dumps({**figures, "spreads": {name: of for name, of in spreads.items() if of[0] < of[1]}, **rates, "environment": environment}))

@@ -21,8 +21,8 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a record waits for others to share its request to the broker. Under load batches fill while the one before is
-/// under way; this is for the moments between.
+/// How long a record waits for others of its partition, to share its batch and with it the request to the broker. It is part of
+/// every answer's delay, and so short; with many connections over many partitions a longer one is worth it (README.md, `linger.ms`).
 const LINGER: Duration = Duration::from_millis(1);
 /// Bytes that records may hold for each one of `ingest.in_flight_max`, so that the count is met first: their limit is a body
 /// and its ids. librdkafka allocates what is used.

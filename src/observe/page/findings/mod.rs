@@ -135,26 +135,52 @@ fn stands_still(document: &Document, index: usize) -> Vec<Finding> {
             1,
             "lost",
             "records that were not applied yet are gone from Kafka (retention, or a broker that lost them)",
+            [
+                step(
+                    "Bring the records back if there is a copy: the partition goes on by itself",
+                    "",
+                ),
+                step(
+                    "Or give them up: set consumer.on_lost_records = \"skip\" and restart; it goes on behind them",
+                    "",
+                ),
+            ],
         ),
         (
             2,
             "unreadable",
             "a record can't be read: its checksum or compression is broken",
+            [
+                step(
+                    "If another replica has it whole, let that one lead the partition: it goes on by itself",
+                    "",
+                ),
+                step(
+                    "Or give the batch up: stop the group, move its offset behind the one that the log names, and start it",
+                    "",
+                ),
+            ],
         ),
     ];
-    let said = kinds.into_iter().filter_map(|(alarm, id, why)| {
+    let said = kinds.into_iter().filter_map(|(alarm, id, why, steps)| {
         let numbers = with(alarm);
-        let stand = if numbers.len() == 1 { "stands" } else { "stand" };
+        let stand = if numbers.len() == 1 {
+            "stands"
+        } else {
+            "stand"
+        };
         (!numbers.is_empty()).then(|| Finding {
             why: why.to_owned(),
-            steps: vec![
-                step("Bring the records back if there is a copy: the partition goes on by itself", ""),
-                step("Or give them up: set consumer.on_lost_records = \"skip\" and restart; it goes on behind them", ""),
-            ],
+            steps: steps.into(),
             ..finding(
                 format!("{id}:{}", shard.name),
                 Level::Bad,
-                format!("{} of shard {} (apps {}) {stand} still", named(&numbers), shard.name, shard.apps),
+                format!(
+                    "{} of shard {} (apps {}) {stand} still",
+                    named(&numbers),
+                    shard.name,
+                    shard.apps
+                ),
             )
         })
     });
