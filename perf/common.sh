@@ -17,6 +17,9 @@ build() {
 build_program() {
     export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/millpond/target}
     command -v python3 >/dev/null || die "python3 is missing: apt-get install python3"
+    # Before this script is itself what the machine is busy with.
+    environment=$(perf/environment --json)
+    perf/environment | grep -A1 '^other programs' >&2 || true
     tests/install
     say "building"
     cargo build --release --quiet
@@ -103,7 +106,6 @@ keep() { # NAME JSON
 
 # Medians and figures; perf/report.py says how a figure is written.
 report() { # KEY=VALUE|FIGURE...
-    python3 perf/report.py "$dir/lines" "commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)" \
-        "rustc=$(rustc --version)" "kafka=4.1.0, one broker" \
+    python3 perf/report.py "$dir/lines" "environment=$environment" "kafka=4.1.0, one broker" \
         "postgres=one server, fillfactor 70, autovacuum off, synchronous_commit on" "$@"
 }

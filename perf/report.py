@@ -3,15 +3,14 @@
 
 report.py LINES KEY=VALUE... FIGURE...
 
-LINES has one JSON object a line: name, and the JSON line that a command printed. KEY=VALUE goes to the environment. A FIGURE is
-NAME=A/B>=TARGET, the ratio of messages/s of A and B; NAME=A.KEY/B.KEY<=TARGET, that of a key; or NAME=A.KEY<=TARGET, the
-median of a key itself. A ratio is the median of those of each round, since what slows a machine down slows both of a round;
-where it was taken more than once, the lowest and the highest are told with it. `?` in place of >=TARGET is a figure without a target.
+LINES has one JSON object a line: name, and the JSON line that a command printed. KEY=VALUE goes to the environment, which
+begins with what perf/environment found. A FIGURE is NAME=A/B>=TARGET, the ratio of messages/s of A and B;
+NAME=A.KEY/B.KEY<=TARGET, that of a key; or NAME=A.KEY<=TARGET, the median of a key itself. `?` in place of >=TARGET is a figure
+without a target. A ratio is the median of those of each round, since what slows a machine down slows both of a round; where it
+was taken more than once, the lowest and the highest are told with it.
 """
 
 import json
-import os
-import platform
 import re
 import statistics
 import sys
@@ -68,13 +67,6 @@ for name, value in figures.items():
     target = f"target {targets[name]}" if targets[name] != "?" else ""
     print(f"{name:32}{value:8}  {spread:18}{target}".rstrip(), file=sys.stderr)
 
-with open("/proc/cpuinfo") as cpuinfo:
-    models = [line.split(":", 1)[1].strip() for line in cpuinfo if line.startswith("model name")]
-environment = {
-    "cpu": models[0] if models else platform.machine(),
-    "cores": os.cpu_count(),
-    "kernel": platform.release(),
-    **given,
-}
+environment = {**json.loads(given.pop("environment")), **given}
 rates = {f"{name}_messages_per_s": round(median(name, "messages_per_s")) for name in timed}
 print(json.dumps({**figures, "spreads": {name: of for name, of in spreads.items() if of[0] < of[1]}, **rates, "environment": environment}))
