@@ -142,7 +142,7 @@ def report(lines, out, limit, given):
         row |= {"p99_lowest": min(p99s), "p99_highest": max(p99s), "apply_p99": middle("apply_us", "p99"),
                 "reached": statistics.median(line["load"]["messages_per_s"] for line in rounds),
                 "cpu_us": statistics.median(line["run"]["cpu_us_per_message"] for line in rounds)}
-        table[rate] = row
+        table[rate] = {name: round(value, 3) for name, value in row.items()}
         print(f"{rate:12,}{row['reached']:10,.0f}{row['p50']:9.1f}{row['p90']:9.1f}{row['p99']:9.1f}{row['p99_lowest']:10.1f}"
               f"{row['p99_highest']:10.1f}{row['p999']:9.1f}{row['apply_p99']:11.1f}{row['cpu_us']:8.1f}", file=sys.stderr)
     borne = [rate for rate, row in table.items() if row["p99"] <= float(limit) and row["reached"] >= 0.98 * rate]
