@@ -19,7 +19,6 @@ build_program() {
     command -v python3 >/dev/null || die "python3 is missing: apt-get install python3"
     # Before this script is itself what the machine is busy with.
     environment=$(perf/environment --json)
-    perf/environment | grep -A1 '^other programs' >&2 || true
     tests/install
     say "building"
     cargo build --release --quiet

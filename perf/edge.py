@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """What perf/edge does besides measuring.
 
-edge.py address edge|go LOG    waits until the server is ready, and prints where it listens by its log
 edge.py put ADDRESS            a few updates of every shape that both servers take; prints how many messages they make
 edge.py alike PARTITIONS       reads the messages that both servers made of these, as the console consumer prints them with
                                partition and key, and fails unless each is there twice, on its app's partition
@@ -19,13 +18,11 @@ import collections
 import json
 import os
 import sys
-import time
 import urllib.request
 import uuid
 
 from incident import partition_of
 
-READY_SECONDS_MAX = 30
 APPS = 8
 
 BODIES = [
@@ -34,33 +31,6 @@ BODIES = [
     {"counts": {"large": 2**62}},
     {},
 ]
-
-
-def listens(log, what):
-    """The address, once the log has it."""
-    for line in open(log):
-        if '"listening"' in line and (said := json.loads(line)).get("listens") == what:
-            return said["address"]
-    return None
-
-
-def is_ready(admin):
-    try:
-        with urllib.request.urlopen(f"http://{admin}/readyz", timeout=5):
-            return True
-    except OSError:
-        return False
-
-
-def address(server, log):
-    until = time.monotonic() + READY_SECONDS_MAX
-    while time.monotonic() < until:
-        # The edge refuses everything until it has found Kafka.
-        if found := listens(log, "ingest"):
-            if server == "go" or (admin := listens(log, "admin")) and is_ready(admin):
-                return found
-        time.sleep(0.05)
-    sys.exit("the server is not ready")
 
 
 def an_id(*of):
@@ -174,8 +144,6 @@ SAYS = {
 
 def main(arguments):
     match arguments:
-        case ["address", server, log]:
-            print(address(server, log))
         case ["put", server]:
             print(put(server))
         case ["alike", partitions]:

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """What perf/latency asks of a consumer, and draws.
 
-latency.py address LOG                      where its administration listens, as soon as it is ready
 latency.py curves ADDRESS SECONDS           its distributions, once it has no lag; fails if that takes longer
 latency.py say LINES                        the last line in words
 latency.py report LINES OUT LIMIT GIVEN     the table, two pictures, and the JSON line
@@ -9,11 +8,9 @@ latency.py report LINES OUT LIMIT GIVEN     the table, two pictures, and the JSO
 
 import json
 import math
-import re
 import statistics
 import sys
 import time
-import urllib.error
 import urllib.request
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 760, 420, 70, 50, 30, 130
@@ -24,20 +21,6 @@ QUANTILES = ("p50", "p90", "p99", "p999")
 def ask(address, path):
     with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as answer:
         return answer.read().decode()
-
-
-def address(log):
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        for line in open(log):
-            found = '"admin address"' in line and re.search(r'"address":"([^"]+)"', line)
-            try:
-                if found and ask(found[1], "/readyz"):
-                    return found[1]
-            except urllib.error.URLError:
-                pass
-        time.sleep(0.1)
-    sys.exit("not ready within a minute")
 
 
 def curves(at, seconds):
@@ -155,9 +138,7 @@ def report(lines, out, limit, given):
 
 
 command, *arguments = sys.argv[1:]
-if command == "address":
-    print(address(*arguments))
-elif command == "curves":
+if command == "curves":
     print(curves(arguments[0], float(arguments[1])))
 elif command == "say":
     print(say(*arguments))

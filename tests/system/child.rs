@@ -173,3 +173,9 @@ impl Ended {
             .unwrap_or_else(|error| panic!("{error}: {line:?}\n{}", self.stderr))
     }
 }
+
+/// The lines of a text that are JSON, as all of a log are.
+pub fn log_lines(text: &str) -> Vec<Value> {
+    let lines = text.lines().map(serde_json::from_str);
+    lines.filter_map(Result::ok).collect()
+}

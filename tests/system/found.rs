@@ -2,18 +2,18 @@
 //! README.md, "Lag is growing. What now?", has these steps.
 
 use crate::browser::Browser;
-use crate::child::Process;
+use crate::child::{Process, log_lines};
+use crate::hot::{logged, rule};
+use crate::page::{prepared_rule, send_rule};
 use crate::pond::{Pond, Shape};
 use millpond::ids::{AppId, RowKey, SubscriptionId};
 use millpond::load::clothesly::EMAIL;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
 /// The page compares with the minute before; the machine may be slow.
 const MINUTES: Duration = Duration::from_secs(150);
-
-const FORM: &str = "document.querySelector('#rule-form')";
 
 /// A commit takes long, as over a network, so that one connection writes the hot row more slowly than its updates come, and the
 /// others have little to do.
@@ -30,12 +30,6 @@ fn slow_commits(pond: &Pond) {
     }
 }
 
-fn lines(text: &str) -> Vec<Value> {
-    text.lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect()
-}
-
 /// Which row it is, as the traffic's definition has it; the customer is whoever has most messages.
 fn row_of(app: &str) -> RowKey {
     let app = AppId::parse(app.as_bytes()).unwrap();
@@ -48,7 +42,7 @@ fn row_of(app: &str) -> RowKey {
 /// 1. Which app has most messages of the last minutes? 2. Which of its rows? 3. Who is that?
 fn found_by_inspect(pond: &Pond) -> RowKey {
     let counted = |arguments: &[&str]| {
-        lines(
+        log_lines(
             &pond
                 .good(&[&["inspect", "-e", "-J"], arguments].concat())
                 .stdout,
@@ -77,8 +71,9 @@ fn found_by_inspect(pond: &Pond) -> RowKey {
 
 /// 1. Does the lag of the `status` lines grow? 2. Which row do they name? 3. The warning about it has the rule.
 fn found_by_log(consumer: &Process) -> RowKey {
-    let said = lines(&consumer.said());
-    let status: Vec<&Value> = said.iter().filter(|line| line["msg"] == "status").collect();
+    let said = consumer.said();
+    let mut status = log_lines(&said);
+    status.retain(|line| line["msg"] == "status");
     let lags = status
         .iter()
         .map(|line| line["lag_messages"].as_u64().unwrap());
@@ -87,18 +82,10 @@ fn found_by_log(consumer: &Process) -> RowKey {
         lags.len() > 4 && lags.last() > lags.get(lags.len() / 2),
         "{lags:?}"
     );
-    let warning = said.iter().find(|line| {
-        line["msg"]
-            .as_str()
-            .unwrap_or_default()
-            .starts_with("one row has")
-    });
-    let warning = warning.unwrap_or_else(|| panic!("no warning in {said:?}"));
+    let warning = logged(&said, "one row has", "");
     let row = row_of(warning["app_id"].as_str().unwrap());
+    assert_eq!(warning["rule"], rule(&row));
     let RowKey { app, subscription } = row;
-    let rule =
-        format!("millpond rules add --app {app} --subscription {subscription} --reason \"…\"");
-    assert_eq!(warning["rule"], rule);
     let last = status.last().unwrap().to_string();
     assert!(
         last.contains(&format!("s0: row {app}/{subscription}")),
@@ -116,9 +103,7 @@ fn found_by_page(browser: &mut Browser) -> (String, RowKey) {
     );
     let words = browser.text(".finding .what") + ": " + &browser.text(".finding .why");
     browser.click(".finding .steps button:not([aria-label])");
-    let ids = browser.value(&format!(
-        "['app_id', 'subscription_id'].map(name => {FORM}.elements[name].value)"
-    ));
+    let ids = prepared_rule(browser);
     let row = row_of(ids[0].as_str().unwrap());
     assert_eq!(ids[1], row.subscription.to_string());
     (words, row)
@@ -126,21 +111,10 @@ fn found_by_page(browser: &mut Browser) -> (String, RowKey) {
 
 /// The rule that the button prepared is sent.
 fn ended_by_page(pond: &Pond, browser: &mut Browser) {
-    for (name, text) in [
-        ("reason", "a shop's own address, given for every visitor"),
-        ("author", "ann"),
-    ] {
-        browser.value(&format!(
-            "{FORM}.elements[{}].value = {}",
-            json!(name),
-            json!(text)
-        ));
-    }
-    browser.click("#rule-form button");
-    browser.wait_for(
-        "document.querySelector('#rule-said').textContent.endsWith(' holds.')",
-        SOON,
-    );
+    let reason = "a shop's own address, given for every visitor";
+    send_rule(browser, &[("reason", reason), ("author", "ann")]);
+    let said = browser.text("#rule-said");
+    assert!(said.ends_with(" holds."), "{said}");
     pond.wait_for("what waited is skipped or applied", SOON, |pond| {
         pond.metric("millpond_lag_messages") < Some(500.0)
     });

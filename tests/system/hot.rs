@@ -1,5 +1,6 @@
 //! The incident at one glance: half of a shard's messages are for one row, and everybody can see which.
 
+use crate::child::log_lines;
 use crate::pond::{Pond, Sent, Shape};
 use crate::reading::{self, Reading};
 use crate::services::{Harm, Trouble};
@@ -81,9 +82,7 @@ fn hot_shard(pond: &Pond, query: &str, shard: usize) -> Option<Value> {
 }
 
 /// The first log line whose message begins so and that is about that row or app.
-fn logged(stderr: &str, message: &str, id: &str) -> Value {
-    let lines = stderr.lines();
-    let lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+pub fn logged(stderr: &str, message: &str, id: &str) -> Value {
     let is_it = |line: &Value| {
         let begins = line["msg"]
             .as_str()
@@ -91,7 +90,7 @@ fn logged(stderr: &str, message: &str, id: &str) -> Value {
             .starts_with(message);
         begins && line.to_string().contains(id)
     };
-    let found = lines.into_iter().find(is_it);
+    let found = log_lines(stderr).into_iter().find(is_it);
     found.unwrap_or_else(|| panic!("no line {message:?} about {id} in\n{stderr}"))
 }
 
@@ -157,7 +156,8 @@ fn name(shard: usize) -> String {
     format!("s{shard}")
 }
 
-fn rule(row: &RowKey) -> String {
+/// The rule that skips a row, as it is offered.
+pub fn rule(row: &RowKey) -> String {
     let RowKey { app, subscription } = row;
     format!("millpond rules add --app {app} --subscription {subscription} --reason \"…\"")
 }

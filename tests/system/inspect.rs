@@ -293,7 +293,12 @@ fn lag(pond: &Pond) -> Vec<[String; 4]> {
 
 /// Shows a consumer that is at work.
 fn assert_top_shows(pond: &Pond, consumer: &mut Process) {
-    let shown = pond.good(&["top", "--once"]).stdout;
+    let mut shown = String::new();
+    // Workers leave their counts of rows once a second, and a picture is made of these once a second.
+    pond.wait_for("the rows are counted", SOON, |pond| {
+        shown = pond.good(&["top", "--once"]).stdout;
+        shown.contains("HOTTEST ROWS")
+    });
     println!("{shown}");
     assert!(consumer.is_running());
     let lines: Vec<&str> = shown.lines().collect();

@@ -19,8 +19,13 @@ fn rules(pond: &Pond) -> Vec<Value> {
     serde_json::from_str(&body).unwrap()
 }
 
+/// App and row in the form for a rule.
+pub fn prepared_rule(browser: &mut Browser) -> Value {
+    browser.value("['app_id', 'subscription_id'].map(name => document.querySelector('#rule-form').elements[name].value)")
+}
+
 /// Types into fields of the form for a rule, and sends it.
-fn send_rule(browser: &mut Browser, fields: &[(&str, &str)]) {
+pub fn send_rule(browser: &mut Browser, fields: &[(&str, &str)]) {
     for (name, text) in fields {
         let (name, text) = (json!(name), json!(text));
         browser.value(&format!(
@@ -83,8 +88,7 @@ fn assert_the_keyboard_moves(browser: &mut Browser) {
 /// From the hottest row's button to a rule that the consumer has, and back.
 fn assert_a_rule_comes_and_goes(browser: &mut Browser, pond: &Pond) {
     browser.click("#hot-rows button");
-    let fields = "['app_id', 'subscription_id'].map(name => document.querySelector('#rule-form').elements[name].value)";
-    let filled = browser.value(fields);
+    let filled = prepared_rule(browser);
     send_rule(
         browser,
         &[("reason", "a test <b>of</b> it"), ("author", "ann")],
