@@ -207,7 +207,8 @@ impl Reader {
                     return Some(Ok(Message(message)));
                 }
                 Some(Err(error)) => source.judge(unfinished, &error),
-                None if left.is_zero() => Err(source.quiet(unfinished, timeout)),
+                // librdkafka counts in whole milliseconds: the rest of one would be asked for again and again.
+                None if left < Duration::from_millis(1) => Err(source.quiet(unfinished, timeout)),
                 Some(Ok(_)) | None => Ok(()),
             };
             if let Err(error) = outcome {

@@ -30,6 +30,10 @@ const QUEUE_BYTES_MAX: u64 = 256 << 20;
 /// How long the brokers may take to tell about the topic.
 const TOPIC_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A producer sends nothing before it has its id, and librdkafka asks for that again after half a second only if no broker was
+/// there at once.
+const PRODUCER_ID: Duration = Duration::from_secs(1);
+
 /// How long to take delivery reports while the producer's queue is full.
 const QUEUE_FULL_POLL: Duration = Duration::from_millis(5);
 
@@ -138,6 +142,10 @@ pub fn send(
     })?;
     check_topic(kafka, &producer, traffic.partitions())?;
 
+    if pace != Pace::Free {
+        // Or the first delays would be those of the producer's own start.
+        std::thread::sleep(PRODUCER_ID);
+    }
     let schedule = Schedule::start(pace);
     let round = if pace == Pace::Free {
         ROUND
