@@ -7,15 +7,17 @@
 use crate::dead::Reason;
 use crate::ids::{AppId, Partition, RowKey, SubscriptionId};
 use crate::partitioner::Partitioner;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt};
 
 mod change;
 mod envelope;
+mod spares;
 
 pub use change::{Change, SetValue, Update, column};
 pub use envelope::{Envelope, judge};
+pub use spares::Spares;
 
 /// Why a message can't be applied, ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +56,15 @@ const EXPONENT_MAX: i32 = 1000;
 
 /// Decodes the value of a message.
 pub fn decode<'a>(value: &'a [u8], place: &Place<'_>) -> Result<Update<'a>, Rejection> {
+    decode_into(Vec::new(), value, place)
+}
+
+/// The same, with memory that an earlier update has left ([`Spares`]).
+pub fn decode_into<'a>(
+    mut changes: Vec<Change<'a>>,
+    value: &'a [u8],
+    place: &Place<'_>,
+) -> Result<Update<'a>, Rejection> {
     let text = std::str::from_utf8(value).map_err(|error| {
         Rejection::new(Reason::NotJson, format!("the value is not UTF-8: {error}"))
     })?;
@@ -82,17 +93,7 @@ pub fn decode<'a>(value: &'a [u8], place: &Place<'_>) -> Result<Update<'a>, Reje
         );
         return Err(Rejection::new(Reason::KeyMismatch, message));
     }
-    if let Some(partitioner) = place.partitioner {
-        let home = partitioner.partition_of(app);
-        if home != place.partition {
-            let message = format!(
-                "app {app} belongs on partition {home}; it was on {}",
-                place.partition
-            );
-            return Err(Rejection::new(Reason::WrongPartition, message));
-        }
-    }
-    let mut changes = Vec::new();
+    check_home(app, place)?;
     if let Some(tags) = fields.tags {
         read_tags(tags.get(), &mut changes)?;
     }
@@ -121,6 +122,24 @@ pub fn decode<'a>(value: &'a [u8], place: &Place<'_>) -> Result<Update<'a>, Reje
         changes,
         unknown_keys: fields.unknown_keys,
     })
+}
+
+/// On the partition where its app belongs.
+fn check_home(app: AppId, place: &Place<'_>) -> Result<(), Rejection> {
+    let Some(home) = place
+        .partitioner
+        .map(|partitioner| partitioner.partition_of(app))
+    else {
+        return Ok(());
+    };
+    if home == place.partition {
+        return Ok(());
+    }
+    let message = format!(
+        "app {app} belongs on partition {home}; it was on {}",
+        place.partition
+    );
+    Err(Rejection::new(Reason::WrongPartition, message))
 }
 
 /// The top level of a value, each field still as JSON text. A key that comes twice: the last wins.
@@ -192,32 +211,44 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// A JSON object as its entries in order, names unescaped, values as JSON text.
-struct Entries<'a>(Vec<(Cow<'a, str>, &'a str)>);
+/// Appends the entries of a JSON object in order, as merges: names unescaped, values as JSON text.
+struct Entries<'c, 'a> {
+    column: u8,
+    changes: &'c mut Vec<Change<'a>>,
+}
 
-impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Of;
-        impl<'de> Visitor<'de> for Of {
-            type Value = Entries<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<'de>, A::Error> {
-                let mut entries: Vec<(Cow<'de, str>, &'de str)> = Vec::with_capacity(4);
-                while let Some((Text(name), value)) =
-                    map.next_entry::<Text<'de>, &'de RawValue>()?
-                {
-                    // A name that comes twice: the last wins. Few names, so looking through them is cheapest.
-                    match entries.iter_mut().find(|(before, _)| *before == name) {
-                        Some(entry) => entry.1 = value.get(),
-                        None => entries.push((name, value.get())),
-                    }
-                }
-                Ok(Entries(entries))
+impl<'de> DeserializeSeed<'de> for Entries<'_, 'de> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Entries<'_, 'de> {
+    type Value = ();
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self { column, changes } = self;
+        let start = changes.len();
+        while let Some((Text(new), raw)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
+            let raw = Some(raw.get());
+            // A name that comes twice: the last wins. Few names, so looking through them is cheapest.
+            let before = changes[start..].iter_mut().find_map(|change| match change {
+                Change::Merge { name, value, .. } if *name == new => Some(value),
+                _ => None,
+            });
+            match before {
+                Some(value) => *value = raw,
+                None => changes.push(Change::Merge {
+                    column,
+                    name: new,
+                    value: raw,
+                }),
             }
         }
-        deserializer.deserialize_map(Of)
+        Ok(())
     }
 }
 
@@ -244,13 +275,17 @@ fn parse_uuid(raw: &str) -> Option<[u8; 16]> {
     AppId::parse(text.as_bytes()).map(|id| id.0)
 }
 
-fn entries<'a>(
+/// Appends the entries of an object; which changes they are.
+fn read_entries<'c, 'a>(
     raw: &'a str,
-    reason: Reason,
-    what: &str,
-) -> Result<Vec<(Cow<'a, str>, &'a str)>, Rejection> {
-    match serde_json::from_str::<Entries<'a>>(raw) {
-        Ok(Entries(entries)) => Ok(entries),
+    column: u8,
+    (reason, what): (Reason, &str),
+    changes: &'c mut Vec<Change<'a>>,
+) -> Result<&'c mut [Change<'a>], Rejection> {
+    let start = changes.len();
+    let mut json = serde_json::Deserializer::from_str(raw);
+    match (Entries { column, changes }).deserialize(&mut json) {
+        Ok(()) => Ok(&mut changes[start..]),
         Err(_) => Err(Rejection::new(
             reason,
             format!("{what} is no object: {}", shortened(raw)),
@@ -260,8 +295,8 @@ fn entries<'a>(
 
 /// Judges all values before any text, as `bad-tags` comes before `bad-text`.
 fn read_tags<'a>(raw: &'a str, changes: &mut Vec<Change<'a>>) -> Result<(), Rejection> {
-    let entries = entries(raw, Reason::BadTags, "tags")?;
-    for (name, value) in &entries {
+    let tags = read_entries(raw, column::TAGS, (Reason::BadTags, "tags"), changes)?;
+    for (name, value) in tags.iter().filter_map(entry) {
         let fine = match value.as_bytes()[0] {
             b'{' | b'[' => false,
             b'-' | b'0'..=b'9' => is_storable_number(value),
@@ -275,34 +310,51 @@ fn read_tags<'a>(raw: &'a str, changes: &mut Vec<Change<'a>>) -> Result<(), Reje
             return Err(Rejection::new(Reason::BadTags, message));
         }
     }
-    for (name, value) in entries {
-        storable(&name, "a tag's name")?;
-        if value.starts_with('"') && value.contains("\\u0000") && unescaped(value).contains('\0') {
-            return Err(nul("a tag's value"));
+    for tag in tags {
+        if let Some((name, text)) = entry(tag) {
+            storable(name, "a tag's name")?;
+            if text.starts_with('"') && text.contains("\\u0000") && unescaped(text).contains('\0') {
+                return Err(nul("a tag's value"));
+            }
         }
-        let value = (value != "null" && value != "\"\"").then_some(value);
-        changes.push(Change::Merge {
-            column: column::TAGS,
-            name,
-            value,
-        });
+        if let Change::Merge { value, .. } = tag {
+            *value = value.filter(|value| *value != "null" && *value != "\"\"");
+        }
     }
     Ok(())
 }
 
 fn read_counts<'a>(raw: &'a str, changes: &mut Vec<Change<'a>>) -> Result<(), Rejection> {
-    for (name, value) in entries(raw, Reason::BadCounts, "counts")? {
+    let named = (Reason::BadCounts, "counts");
+    for count in read_entries(raw, column::COUNTS, named, changes)? {
+        let Change::Merge {
+            name,
+            value: Some(value),
+            ..
+        } = count
+        else {
+            continue;
+        };
         let Ok(delta) = value.parse::<i64>() else {
             let message = format!("count {name:?} is no 64-bit integer: {}", shortened(value));
             return Err(Rejection::new(Reason::BadCounts, message));
         };
-        changes.push(Change::Add {
+        let name = std::mem::take(name);
+        *count = Change::Add {
             column: column::COUNTS,
             name,
             delta,
-        });
+        };
     }
     Ok(())
+}
+
+/// Name and value of an object's entry.
+fn entry<'c, 'a>(change: &'c Change<'a>) -> Option<(&'c Cow<'a, str>, &'a str)> {
+    match change {
+        Change::Merge { name, value, .. } => value.map(|value| (name, value)),
+        Change::Add { .. } | Change::Set { .. } => None,
+    }
 }
 
 fn read_parent<'a>(raw: &str, subscription: SubscriptionId) -> Result<Change<'a>, Rejection> {

@@ -18,7 +18,7 @@ pub struct SumOverflow {
     pub index: usize,
 }
 
-/// What a fold's messages do together to one column.
+/// What a fold's messages do together to one column. One for a batch, so that its memory serves all rows.
 #[derive(Debug, Default)]
 struct Merged<'m> {
     /// Names of a merged column: the last value wins; `None` removes.
@@ -27,6 +27,7 @@ struct Merged<'m> {
     sums: Vec<(&'m str, Sum)>,
     /// A set column: the last value.
     set: Option<Option<&'m SetValue<'m>>>,
+    places: Places<'m>,
 }
 
 /// A sum with the extremes on its way, which decide whether one of the updates alone would leave 64 bits.
@@ -87,13 +88,14 @@ impl Encoder {
             param.clear();
         }
         self.batch.rows = which.len();
+        let mut merged = Merged::default();
         for fold in which {
-            self.encode_row(folds, fold);
+            self.encode_row(folds, fold, &mut merged);
         }
         Ok(&self.batch)
     }
 
-    fn encode_row(&mut self, folds: &Folds<'_>, fold: &Fold) {
+    fn encode_row<'m>(&mut self, folds: &'m Folds<'_>, fold: &Fold, merged: &mut Merged<'m>) {
         let touched = self.batch.touched;
         let (fixed, varying) = self.batch.params.split_at_mut(FIXED);
         let [
@@ -129,13 +131,15 @@ impl Encoder {
             let messages = folds
                 .encoded(fold)
                 .filter(|message| !(is_link && message.link_refused));
-            let merged = merge(messages, number).expect("`touched` has checked the sums");
+            merged
+                .merge(messages, number)
+                .expect("`touched` has checked the sums");
             let param = params.next().expect("a parameter for each touched column");
-            if encode_column(param, column.kind, &merged) {
+            if encode_column(param, column.kind, merged) {
                 row_flags |= 1 << index;
             }
             if touched.has_guard(index) {
-                encode_guard(params.next().expect("a parameter for each guard"), &merged);
+                encode_guard(params.next().expect("a parameter for each guard"), merged);
             }
         }
         flags.push_i32(row_flags);
@@ -152,6 +156,7 @@ fn push_position(epoch: &mut ArrayParam, offset: &mut ArrayParam, position: Posi
 /// Which columns the folds touch, after checking that their sums stay within 64 bits.
 fn touched(folds: &Folds<'_>, which: &[Fold]) -> Result<Touched, SumOverflow> {
     let mut touched = Touched::default();
+    let mut merged = Merged::default();
     for (index, fold) in which.iter().enumerate() {
         let mut added = 0u32;
         for change in folds
@@ -169,7 +174,9 @@ fn touched(folds: &Folds<'_>, which: &[Fold]) -> Result<Touched, SumOverflow> {
         // The sums of a single update are its own numbers: nothing to check.
         while added != 0 && !fold.is_single() {
             let column = u8::try_from(added.trailing_zeros()).expect("at most 31");
-            let merged = merge(folds.encoded(fold), column).ok_or(SumOverflow { index })?;
+            merged
+                .merge(folds.encoded(fold), column)
+                .ok_or(SumOverflow { index })?;
             if merged.sums.iter().any(|(_, sum)| sum.needs_guard()) {
                 touched.guards |= 1 << column;
             }
@@ -183,6 +190,7 @@ fn touched(folds: &Folds<'_>, which: &[Fold]) -> Result<Touched, SumOverflow> {
 const LINEAR_NAMES_MAX: usize = 8;
 
 /// Finds a name's place among those seen, or makes one.
+#[derive(Debug, Default)]
 struct Places<'m> {
     by_name: HashMap<&'m str, usize>,
 }
@@ -209,46 +217,48 @@ impl<'m> Places<'m> {
     }
 }
 
-/// What the messages do together to one column; `None` when a sum leaves 64 bits.
-fn merge<'m>(messages: impl Iterator<Item = &'m Message<'m>>, wanted: u8) -> Option<Merged<'m>> {
-    let mut merged = Merged::default();
-    let mut places = Places {
-        by_name: HashMap::new(),
-    };
-    for message in messages {
-        for change in &message.update.changes {
-            match change {
-                Change::Merge {
-                    column,
-                    name,
-                    value,
-                } if *column == wanted => match places.of(&merged.values, name) {
-                    Some(at) => merged.values[at].1 = *value,
-                    None => {
-                        merged.values.push((name, *value));
-                        places.added(name, merged.values.len() - 1);
+impl<'m> Merged<'m> {
+    /// What the messages do together to one column; `None` when a sum leaves 64 bits.
+    fn merge(&mut self, messages: impl Iterator<Item = &'m Message<'m>>, wanted: u8) -> Option<()> {
+        self.values.clear();
+        self.sums.clear();
+        self.set = None;
+        self.places.by_name.clear();
+        for message in messages {
+            for change in &message.update.changes {
+                match change {
+                    Change::Merge {
+                        column,
+                        name,
+                        value,
+                    } if *column == wanted => match self.places.of(&self.values, name) {
+                        Some(at) => self.values[at].1 = *value,
+                        None => {
+                            self.values.push((name, *value));
+                            self.places.added(name, self.values.len() - 1);
+                        }
+                    },
+                    Change::Add {
+                        column,
+                        name,
+                        delta,
+                    } if *column == wanted => {
+                        let at = self.places.of(&self.sums, name).unwrap_or_else(|| {
+                            self.sums.push((name, Sum::default()));
+                            self.places.added(name, self.sums.len() - 1);
+                            self.sums.len() - 1
+                        });
+                        self.sums[at].1.add(*delta)?;
                     }
-                },
-                Change::Add {
-                    column,
-                    name,
-                    delta,
-                } if *column == wanted => {
-                    let at = places.of(&merged.sums, name).unwrap_or_else(|| {
-                        merged.sums.push((name, Sum::default()));
-                        places.added(name, merged.sums.len() - 1);
-                        merged.sums.len() - 1
-                    });
-                    merged.sums[at].1.add(*delta)?;
+                    Change::Set { column, value } if *column == wanted => {
+                        self.set = Some(value.as_ref());
+                    }
+                    _ => {}
                 }
-                Change::Set { column, value } if *column == wanted => {
-                    merged.set = Some(value.as_ref())
-                }
-                _ => {}
             }
         }
+        Some(())
     }
-    Some(merged)
 }
 
 /// Appends a row's value; true when the row's flag of the column is to be set.
@@ -378,7 +388,10 @@ mod tests {
     fn merged_json(fields: &[&str], wanted: u8) -> String {
         let texts = updates(fields);
         let folds = folds(&texts);
-        let merged = merge(folds.encoded(&folds.folds[0]), wanted).expect("sums within 64 bits");
+        let mut merged = Merged::default();
+        merged
+            .merge(folds.encoded(&folds.folds[0]), wanted)
+            .expect("sums within 64 bits");
         let mut out = Vec::new();
         match SUBSCRIPTION.columns[usize::from(wanted)].kind {
             Kind::Merge => object(&mut out, &merged.values, |out, value| {

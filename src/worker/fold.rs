@@ -266,12 +266,11 @@ impl<'a> Folds<'a> {
 
     /// Notes what became of all of the fold's messages that are still open.
     pub fn note(&mut self, fold: &Fold, outcome: impl Fn() -> Outcome) {
-        let numbers: Vec<usize> = self
-            .chain(fold)
-            .map(|index| self.messages[index].number)
-            .collect();
-        for number in numbers {
-            self.outcomes[number] = outcome();
+        let mut next = Some(fold.first);
+        while let Some(index) = next {
+            let message = &self.messages[index];
+            self.outcomes[message.number] = outcome();
+            next = message.next.filter(|_| index != fold.last);
         }
     }
 }

@@ -45,7 +45,7 @@ use crate::observe::recorder::{ConnectionState, WorkerRecorder};
 use crate::partitioner::Partitioner;
 use crate::rules::{Rules, RulesView, table::Seen};
 use crate::sink::shard::{ShardConnection, ShardSession};
-use crate::update::{Place, Update, decode};
+use crate::update::{Place, Spares, Update, decode_into};
 use applied::AppliedLog;
 use apply::Applier;
 use crossbeam_channel::RecvTimeoutError;
@@ -100,6 +100,8 @@ pub struct Worker<S = ShardConnection> {
     rules: RulesView,
     settings: WorkerSettings,
     applier: Applier<S>,
+    /// What decoded updates leave to those to come.
+    spares: Spares,
     parking: Parking,
     dead_letters: DeadLetterSender,
     hot: hot::Counting,
@@ -128,6 +130,7 @@ impl<S: ShardSession> Worker<S> {
             rules: RulesView::new(settings.rules.clone()),
             settings,
             applier,
+            spares: Spares::default(),
             parking: Parking::default(),
             dead_letters,
             hot: hot::Counting::new(crate::clock::now()),
@@ -308,7 +311,12 @@ impl<S: ShardSession> Worker<S> {
             self.applier.apply(&mut folds, &origins);
         }
         self.count_hot(begun);
-        (folds.outcomes, keys)
+        let Folds {
+            messages, outcomes, ..
+        } = folds;
+        let lists = messages.into_iter().map(|message| message.update.changes);
+        self.spares.keep(lists, self.settings.batch_rows_max);
+        (outcomes, keys)
     }
 
     /// Counts the batch's rows and apps, with the time of writing it; waits for the write rate and after errors are not the
@@ -345,7 +353,7 @@ impl<S: ShardSession> Worker<S> {
                 partition: origin.partition,
                 partitioner: self.settings.partitioner.as_deref(),
             };
-            match decode(row.value(bytes), &place) {
+            match decode_into(self.spares.take(), row.value(bytes), &place) {
                 Err(rejection) => {
                     let dead = Dead {
                         reason: rejection.reason,

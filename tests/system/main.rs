@@ -37,6 +37,7 @@
 //! - [`traces`]: spans, as a receiver gets them ([`receiver`])
 //! - [`page`]: the status page in that browser
 //! - [`ingest`]: the HTTP edge, by raw sockets
+//! - [`allocations`]: none of ours for a message
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 
 #![expect(
@@ -45,6 +46,7 @@
     reason = "tests say what they saw"
 )]
 
+mod allocations;
 mod assets;
 mod bad_days;
 mod bad_input;

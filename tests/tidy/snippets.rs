@@ -175,14 +175,16 @@ fn a_name_passes_in_its_rooms_and_where_it_is_another_thing() {
 }
 
 #[test]
-fn unsafe_code_is_refused_outside_its_file() {
+fn unsafe_code_is_refused_outside_its_files() {
     for snippet in [
         "\nfn f() { unsafe { g() } }",
         "\nunsafe impl Send for A {}",
         "\nm! { unsafe { g() } }",
     ] {
         refuses(unsafe_elsewhere, "tests/a.rs", snippet, &[2]);
-        passes(unsafe_elsewhere, UNSAFE_FILE, snippet);
+        for file in UNSAFE_FILES {
+            passes(unsafe_elsewhere, file, snippet);
+        }
     }
     let words = "// unsafe\n#![deny(unsafe_code)]\nconst A: &str = \"unsafe\";";
     passes(unsafe_elsewhere, "src/a.rs", words);

@@ -18,8 +18,8 @@ use hashbrown::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a round waits for a record.
-const WAIT: Duration = Duration::from_millis(20);
+/// How long a round waits for a record, and an order for its turn at most. rdkafka spends the last millisecond of a wait busy.
+const WAIT: Duration = Duration::from_millis(100);
 /// The same while records are on their way, whose reports are waited for too.
 const WAIT_BUSY: Duration = Duration::from_millis(1);
 /// Records of a round, so that a long topic holds no order up.
