@@ -16,7 +16,6 @@ import time
 
 ROLES = (("poller", "mp-poll"), ("workers", "mp-w"), ("librdkafka", "rdk:"), ("others", ""))
 COUNTERS = ("instructions", "cycles", "cache-references", "cache-misses")
-TICK_US = 10_000
 # Of figures that are rare for one message.
 MANY = 1000
 
@@ -120,12 +119,12 @@ def figures(role, of, messages, counted, called):
         total.update({key: value for key, value in thread.items() if key != "thread"})
     ticks = total["user_ticks"] + total["system_ticks"]
     # The kernel tells both only in ticks, the sum in nanoseconds.
-    user = total["cpu_us"] * total["user_ticks"] / ticks if ticks else 0
+    tick_us = total["cpu_us"] / ticks if ticks else 0
     found = {
         "threads": len(of),
         "cpu_us": total["cpu_us"] / messages,
-        "user_us": user / messages,
-        "system_us": (total["cpu_us"] - user) / messages,
+        "user_us": tick_us * total["user_ticks"] / messages,
+        "system_us": tick_us * total["system_ticks"] / messages,
         "runnable_us": total["runnable_us"] / messages,
     }
     for key in ("voluntary", "involuntary", "minor_faults", "major_faults"):
