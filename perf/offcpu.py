@@ -19,7 +19,7 @@ KINDS = (
     ("lock", r"lll_lock_wait|pthread_mutex_(cond_)?lock|mtx_lock|lock_slow|lock_contended"),
     ("Postgres", r"tokio_postgres|\bpostgres::|ShardConnection"),
     ("Kafka", r"rd_kafka_transport_|rd_kafka_op_req"),
-    ("work", r"::recv\b|park_timeout|thread::park\b|cnd_timedwait|cnd_wait|[cC]ond(var|_timedwait|_wait)|epoll_wait|accept|__libc_recv|nanosleep|__poll"),
+    ("work", r"\brecv\b|park_timeout|thread::park\b|cnd_timedwait|cnd_wait|[cC]ond(var|_timedwait|_wait)|epoll_wait|accept|__libc_recv|nanosleep|__poll"),
 )
 # It could have run on, but another had the core. Who yields while it looks for work is not one of these.
 NO_CORE = "core"
