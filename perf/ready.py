@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Waits until a server is ready, and prints where it listens, by its log.
+"""Waits until a server is ready, and prints where it listens, by its log; or until a consumer has applied what it was sent.
 
-ready.py edge|go|run LOG    the address for requests of the edge and of the Go server beside it; of `run`, that of its administration
+ready.py edge|go|run LOG            the address for requests of the edge and of the Go server beside it; of `run`, that of its administration
+ready.py applied ADDRESS MESSAGES   since the consumer with that administration began
 """
 
 import json
@@ -10,6 +11,8 @@ import time
 import urllib.request
 
 READY_SECONDS_MAX = 30
+# Without any progress.
+APPLY_SECONDS_MAX = 60
 
 
 def said(log, what, **fields):
@@ -42,5 +45,21 @@ def address(server, log):
     sys.exit(f"not ready within {READY_SECONDS_MAX} s")
 
 
-_, server, log = sys.argv
-print(address(server, log))
+def wait_applied(admin, messages):
+    """Looks seldom, since answering is the consumer's work too."""
+    best, until = -1, 0
+    while best < messages:
+        with urllib.request.urlopen(f"http://{admin}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        applied = sum(float(line.split()[-1]) for line in lines if line.startswith("millpond_messages_total"))
+        if applied > best:
+            best, until = applied, time.monotonic() + APPLY_SECONDS_MAX
+        if time.monotonic() > until:
+            sys.exit(f"{best:.0f} of {messages} messages are applied, and no more for {APPLY_SECONDS_MAX} s")
+        time.sleep(0.1)
+
+
+if sys.argv[1] == "applied":
+    wait_applied(sys.argv[2], int(sys.argv[3]))
+else:
+    print(address(*sys.argv[1:]))
