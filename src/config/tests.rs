@@ -100,6 +100,10 @@ fn lists_come_from_file_variable_and_flag() {
     assert_eq!(groups(&sources), [vec![0, 1, 4]]);
     sources.flags = pairs(&[("consumer.core_groups", r#"["2", "3"]"#)]);
     assert_eq!(groups(&sources), [vec![2], vec![3]]);
+    for auto in ["auto", r#"["auto"]"#] {
+        sources.flags = pairs(&[("consumer.core_groups", auto)]);
+        assert_eq!(groups(&sources), crate::cores::nodes().unwrap());
+    }
 }
 
 #[test]

@@ -155,6 +155,9 @@ fn build(start: GroupStart) -> Result<(Poller, Arc<Crew>), RunError> {
             .div_ceil(BATCHES_PER_STATEMENT),
     );
     let cores_of_workers = cores.map(|cores| cores_of_workers(cores));
+    if let (Some([poller, ..]), Some(workers)) = (cores.map(Vec::as_slice), &cores_of_workers) {
+        tracing::info!(core_group = start.number, poller, workers = ?workers, "cores");
+    }
     if let Some(cores) = &cores_of_workers {
         cores::confine(cores)
             .map_err(|error| RunError(format!("core group {}: {error}", start.number)))?;
