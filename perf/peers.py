@@ -5,9 +5,9 @@ peers.py measure TOPIC MESSAGES KIND POSTMASTER SECONDS LOG COMMAND...
                  one JSON line about COMMAND, which must go on until it is ended; fails after so many SECONDS
 peers.py say LINE
 
-The table expected_TOPIC has every row that the topic has updates for, with the offset of its last one, and end_TOPIC the last row of each
-partition. KIND is `each` where one message is one write, `folds` where several may be, and `overwrites` or `overwrites_folding` where
-tags are not merged, and so are not compared.
+The table expected_TOPIC has every row that the topic has updates for, as it has to be after the last one, and end_TOPIC the last row
+of each partition. KIND is `each` where one message is one write, `folds` where several may be, and `overwrites` or
+`overwrites_folding` where the tags of a row's last message stay, and nothing else is compared.
 """
 
 import bisect
@@ -94,20 +94,29 @@ class Samples(threading.Thread):
         ]
 
 
+def count(database, topic, differ):
+    """Rows of which that is true; e is what the topic says, t what the table has."""
+    question = f"""SELECT count(*) FROM expected_{topic} AS e FULL JOIN subscription AS t USING (app_id, subscription_id)
+        WHERE {differ}"""
+    return int(database.ask(question)[0])
+
+
 def lost(database, topic):
     """Rows that are not at their last update."""
-    question = f"""SELECT count(*) FROM expected_{topic} AS e LEFT JOIN subscription AS t USING (app_id, subscription_id)
-        WHERE t.source_offset IS DISTINCT FROM e.source_offset"""
-    return int(database.ask(question)[0])
+    return count(database, topic, "e.source_offset IS NOT NULL AND t.source_offset IS DISTINCT FROM e.source_offset")
 
 
-def wrong(database, topic):
-    """Rows that are not what all of their updates make, one after the other."""
+def wrong(database, topic, kind):
+    """Rows that are not what all of their updates make, one after the other; None where that is not what the consumer does."""
+    if count(database, topic, "e.source_offset IS NULL AND t.source_offset >= 0"):
+        sys.exit("rows were written that the topic has no updates for")
+    if kind.startswith("overwrites"):
+        if count(database, topic, "e.source_offset = t.source_offset AND e.last_tags IS DISTINCT FROM t.tags"):
+            sys.exit("rows have other tags than their last update")
+        return None
     columns = ["tags", "counts", "device_type", "identifier"]
     of = lambda table: ", ".join(f"{table}.{column}" for column in columns)
-    question = f"""SELECT count(*) FROM expected_{topic} AS e LEFT JOIN subscription AS t USING (app_id, subscription_id)
-        WHERE ({of('e')}) IS DISTINCT FROM ({of('t')})"""
-    return int(database.ask(question)[0])
+    return count(database, topic, f"e.source_offset IS NOT NULL AND ({of('e')}) IS DISTINCT FROM ({of('t')})")
 
 
 def wait_until_applied(database, topic, process, log, seconds):
@@ -196,7 +205,7 @@ def measure(topic, messages, kind, postmaster, seconds, log, command):
         "peak_rss_mib": round(peak),
         "rows_written": writes,
         "lost": missing,
-        "wrong": None if kind.startswith("overwrites") else wrong(database, topic),
+        "wrong": wrong(database, topic, kind),
         "twice": max(0, writes - messages) if kind in ("each", "overwrites") else None,
     }
 

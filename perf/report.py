@@ -94,7 +94,8 @@ for name, value in figures.items():
 environment = {**json.loads(given.pop("environment")), **given}
 rates = {f"{name}_messages_per_s": round(median(name, "messages_per_s")) for name in timed}
 spread = lambda values: [round(value, 2) for value in (statistics.median(values), min(values), max(values))] if values else None
-all_of = {name: {key: spread(known(name, key)) for key in ["messages", "messages_per_s", "cpu_us_per_message", *more]} for name in timed}
+keys = ["messages", "messages_per_s", "cpu_us_per_message", *more]
+all_of = {name: {key: spread(known(name, key)) for key in keys} for name in timed}
 print(
     json.dumps(
         {

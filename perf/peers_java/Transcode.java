@@ -37,7 +37,8 @@ public final class Transcode {
             var ends = consumer.endOffsets(partitions);
             while (wrong.get() == null && partitions.stream().anyMatch(each -> consumer.position(each) < ends.get(each))) {
                 for (var record : consumer.poll(Duration.ofMillis(100))) {
-                    var message = new ProducerRecord<>(args[2], record.partition(), record.timestamp(), record.key(), shaped(record.value()));
+                    var value = shaped(record.value());
+                    var message = new ProducerRecord<>(args[2], record.partition(), record.timestamp(), record.key(), value);
                     producer.send(message, (metadata, error) -> {
                         if (error != null || metadata.offset() != record.offset()) {
                             wrong.set(new IllegalStateException("not at offset " + record.offset(), error));

@@ -8,7 +8,8 @@ UPDATE subscription AS t SET
                                     FROM jsonb_each_text(e.counts) AS d) END,
     device_type = COALESCE(e.device_type, t.device_type),
     identifier = COALESCE(e.identifier, t.identifier),
-    source_incarnation = {incarnation}, source_leader_epoch = 0, source_offset = e.source_offset, updated_at = to_timestamp(e.ms / 1000.0)
+    source_incarnation = {incarnation}, source_leader_epoch = 0, source_offset = e.source_offset,
+    updated_at = to_timestamp(e.ms / 1000.0)
 FROM {updates}
 WHERE t.app_id = e.app_id AND t.subscription_id = e.subscription_id
   AND (t.source_incarnation, t.source_leader_epoch, t.source_offset) < ({incarnation}, 0, e.source_offset)
