@@ -190,10 +190,13 @@ def measure(topic, messages, kind, postmaster, seconds, log, command):
         end(process)
     wait_until_alone(database)
     writes = rows_written(database) - writes
-    first, last = database.ask(
+    moments = database.ask(
         """SELECT extract(epoch FROM min(at)), extract(epoch FROM max(at))
         FROM (SELECT pg_xact_commit_timestamp(xmin) AS at FROM subscription WHERE source_offset >= 0) AS written"""
     )
+    if not moments:
+        sys.exit(f"the consumer has written nothing:\n{open(log, errors='replace').read()[-4000:]}")
+    first, last = moments
     took = max(last - first, 1e-3)
     own, postgres = [(b - a) / messages for a, b in zip(samples.until(first), samples.until(last))]
     return {
