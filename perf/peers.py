@@ -7,7 +7,7 @@ peers.py say LINE
 
 The table expected_TOPIC has every row that the topic has updates for, as it has to be after the last one, and end_TOPIC the last row
 of each partition. KIND is `each` where one message is one write, `folds` where several may be, and `overwrites` or
-`overwrites_folding` where the tags of a row's last message stay, and nothing else is compared.
+`overwrites_folding` where only a row's last message stays.
 """
 
 import bisect
@@ -110,13 +110,14 @@ def wrong(database, topic, kind):
     """Rows that are not what all of their updates make, one after the other; None where that is not what the consumer does."""
     if count(database, topic, "e.source_offset IS NULL AND t.source_offset >= 0"):
         sys.exit("rows were written that the topic has no updates for")
+    row = "(t.tags, t.counts, t.device_type, t.identifier)"
     if kind.startswith("overwrites"):
-        if count(database, topic, "e.source_offset = t.source_offset AND e.last_tags IS DISTINCT FROM t.tags"):
-            sys.exit("rows have other tags than their last update")
+        last = "(last -> 'tags', COALESCE(last -> 'counts', '{}'), last ->> 'device_type', last ->> 'identifier')"
+        if count(database, topic, f"e.source_offset = t.source_offset AND {last} IS DISTINCT FROM {row}"):
+            sys.exit("rows are not what their last message says")
         return None
-    columns = ["tags", "counts", "device_type", "identifier"]
-    of = lambda table: ", ".join(f"{table}.{column}" for column in columns)
-    return count(database, topic, f"e.source_offset IS NOT NULL AND ({of('e')}) IS DISTINCT FROM ({of('t')})")
+    made = "(e.tags, e.counts, e.device_type, e.identifier)"
+    return count(database, topic, f"e.source_offset IS NOT NULL AND {made} IS DISTINCT FROM {row}")
 
 
 def wait_until_applied(database, topic, process, log, seconds):

@@ -20,7 +20,10 @@ public final class Transcode {
             {"schema":{"type":"struct","optional":false,"fields":[\
             {"field":"app_id","type":"string","optional":false,"name":"io.debezium.data.Uuid","version":1},\
             {"field":"subscription_id","type":"string","optional":false,"name":"io.debezium.data.Uuid","version":1},\
-            {"field":"tags","type":"string","optional":false,"name":"io.debezium.data.Json","version":1}]},"payload":""";
+            {"field":"tags","type":"string","optional":false,"name":"io.debezium.data.Json","version":1},\
+            {"field":"counts","type":"string","optional":false,"name":"io.debezium.data.Json","version":1},\
+            {"field":"device_type","type":"string","optional":true},\
+            {"field":"identifier","type":"string","optional":true}]},"payload":""";
 
     public static void main(String[] args) throws Exception {
         Map<String, Object> reading = Map.of("bootstrap.servers", args[0], "max.poll.records", "5000");
@@ -60,6 +63,9 @@ public final class Transcode {
         payload.set("app_id", update.get("app_id"));
         payload.set("subscription_id", update.get("subscription_id"));
         payload.put("tags", update.get("tags").toString());
+        payload.put("counts", update.has("counts") ? update.get("counts").toString() : "{}");
+        payload.set("device_type", update.get("device_type"));
+        payload.set("identifier", update.get("identifier"));
         return BEGIN + payload + "}";
     }
 }

@@ -22,13 +22,13 @@ GROUP BY 1, 2;
 
 CREATE TEMP TABLE set_columns AS
 SELECT app_id, subscription_id, max(source_offset) AS source_offset,
-    (array_agg(value -> 'tags' ORDER BY source_offset DESC))[1] AS last_tags,
+    (array_agg(value ORDER BY source_offset DESC))[1] AS last,
     (array_agg(value ->> 'device_type' ORDER BY source_offset DESC) FILTER (WHERE value ? 'device_type'))[1] AS device_type,
     (array_agg(value ->> 'identifier' ORDER BY source_offset DESC) FILTER (WHERE value ? 'identifier'))[1] AS identifier
 FROM updates GROUP BY 1, 2;
 
 CREATE TABLE expected_:topic AS
-SELECT app_id, subscription_id, s.source_offset, s.last_tags, COALESCE(c.counts, '{}') AS counts,
+SELECT app_id, subscription_id, s.source_offset, s.last, COALESCE(c.counts, '{}') AS counts,
     jsonb_strip_nulls(COALESCE(l.tags, '{}') || COALESCE(t.tags, '{}')) AS tags,
     COALESCE(s.device_type, l.device_type) AS device_type, COALESCE(s.identifier, l.identifier) AS identifier
 FROM set_columns AS s LEFT JOIN tags AS t USING (app_id, subscription_id) LEFT JOIN counts AS c USING (app_id, subscription_id)
