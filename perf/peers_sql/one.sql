@@ -1,0 +1,2 @@
+(VALUES ($1::text::uuid, $2::text::uuid, $3::text::jsonb, $4::bool, $5::text::jsonb, $6::text, $7::text, $8::int8, $9::int8))
+AS e(app_id, subscription_id, tags, removes, counts, device_type, identifier, source_offset, ms)
