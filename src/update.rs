@@ -7,13 +7,14 @@
 use crate::dead::Reason;
 use crate::ids::{AppId, Partition, RowKey, SubscriptionId};
 use crate::partitioner::Partitioner;
-use memchr::memchr;
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
-use std::{borrow::Cow, fmt};
+use fields::{Entries, Fields, Text, push_entry};
+use serde::de::DeserializeSeed;
+use std::borrow::Cow;
 
 mod change;
 mod envelope;
+mod fields;
+mod plain;
 mod spares;
 
 pub use change::{Change, SetValue, Update, column};
@@ -69,21 +70,10 @@ pub fn decode_into<'a>(
     let text = std::str::from_utf8(value).map_err(|error| {
         Rejection::new(Reason::NotJson, format!("the value is not UTF-8: {error}"))
     })?;
-    let has_escapes = memchr(b'\\', value).is_some();
-    let fields = match serde_json::from_str::<Fields<'a>>(text) {
-        _ if has_escapes && has_lone_surrogate(value) => {
-            return Err(Rejection::new(
-                Reason::BadText,
-                "the value holds half of a surrogate pair",
-            ));
-        }
-        Ok(fields) => fields,
-        Err(error) => {
-            return Err(Rejection::new(
-                Reason::NotJson,
-                format!("the value is no JSON object: {error}"),
-            ));
-        }
+    let is_plain = plain::is_plain(value);
+    let fields = match is_plain.then(|| Fields::plain(text)).flatten() {
+        Some(fields) => fields,
+        None => Fields::any(text)?,
     };
     let app = AppId(uuid(fields.app_id, "app_id")?);
     let subscription = SubscriptionId(uuid(fields.subscription_id, "subscription_id")?);
@@ -96,15 +86,15 @@ pub fn decode_into<'a>(
     }
     check_home(app, place)?;
     if let Some(tags) = fields.tags {
-        read_tags(tags.get(), &mut changes)?;
+        read_tags(tags, is_plain, &mut changes)?;
     }
     if let Some(counts) = fields.counts {
-        read_counts(counts.get(), &mut changes)?;
+        read_counts(counts, is_plain, &mut changes)?;
     }
     if let Some(parent) = fields.parent_id {
-        changes.push(read_parent(parent.get(), subscription)?);
+        changes.push(read_parent(parent, subscription)?);
     }
-    if has_escapes {
+    if !is_plain {
         check_texts(&changes)?;
     }
     for (field, column, name) in [
@@ -114,7 +104,7 @@ pub fn decode_into<'a>(
         if let Some(raw) = field {
             changes.push(Change::Set {
                 column,
-                value: read_text(raw.get(), name)?,
+                value: read_text(raw, is_plain, name)?,
             });
         }
     }
@@ -143,118 +133,8 @@ fn check_home(app: AppId, place: &Place<'_>) -> Result<(), Rejection> {
     Err(Rejection::new(Reason::WrongPartition, message))
 }
 
-/// The top level of a value, each field still as JSON text. A key that comes twice: the last wins.
-#[derive(Default)]
-struct Fields<'a> {
-    app_id: Option<&'a RawValue>,
-    subscription_id: Option<&'a RawValue>,
-    tags: Option<&'a RawValue>,
-    counts: Option<&'a RawValue>,
-    parent_id: Option<&'a RawValue>,
-    device_type: Option<&'a RawValue>,
-    identifier: Option<&'a RawValue>,
-    unknown_keys: u32,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Of;
-        impl<'de> Visitor<'de> for Of {
-            type Value = Fields<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-                let mut fields = Fields::default();
-                while let Some(Text(key)) = map.next_key()? {
-                    let field = match key.as_ref() {
-                        "app_id" => &mut fields.app_id,
-                        "subscription_id" => &mut fields.subscription_id,
-                        "tags" => &mut fields.tags,
-                        "counts" => &mut fields.counts,
-                        "parent_id" => &mut fields.parent_id,
-                        "device_type" => &mut fields.device_type,
-                        "identifier" => &mut fields.identifier,
-                        _ => {
-                            fields.unknown_keys += 1;
-                            map.next_value::<IgnoredAny>()?;
-                            continue;
-                        }
-                    };
-                    *field = Some(map.next_value()?);
-                }
-                Ok(fields)
-            }
-        }
-        deserializer.deserialize_map(Of)
-    }
-}
-
-/// A JSON string, borrowed unless it holds escapes.
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Of;
-        impl<'de> Visitor<'de> for Of {
-            type Value = Text<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(Of)
-    }
-}
-
-/// Appends the entries of a JSON object in order, as merges: names unescaped, values as JSON text.
-struct Entries<'c, 'a> {
-    column: u8,
-    changes: &'c mut Vec<Change<'a>>,
-}
-
-impl<'de> DeserializeSeed<'de> for Entries<'_, 'de> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Entries<'_, 'de> {
-    type Value = ();
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { column, changes } = self;
-        let start = changes.len();
-        while let Some((Text(new), raw)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
-            let raw = Some(raw.get());
-            // A name that comes twice: the last wins. Few names, so looking through them is cheapest.
-            let before = changes[start..].iter_mut().find_map(|change| match change {
-                Change::Merge { name, value, .. } if *name == new => Some(value),
-                _ => None,
-            });
-            match before {
-                Some(value) => *value = raw,
-                None => changes.push(Change::Merge {
-                    column,
-                    name: new,
-                    value: raw,
-                }),
-            }
-        }
-        Ok(())
-    }
-}
-
-fn uuid(field: Option<&RawValue>, name: &str) -> Result<[u8; 16], Rejection> {
-    let Some(raw) = field.map(RawValue::get).filter(|raw| *raw != "null") else {
+fn uuid(field: Option<&str>, name: &str) -> Result<[u8; 16], Rejection> {
+    let Some(raw) = field.filter(|raw| *raw != "null") else {
         return Err(Rejection::new(
             Reason::MissingId,
             format!("{name} is missing"),
@@ -282,9 +162,15 @@ fn read_entries<'c, 'a>(
     raw: &'a str,
     column: u8,
     (reason, what): (Reason, &str),
+    is_plain: bool,
     changes: &'c mut Vec<Change<'a>>,
 ) -> Result<&'c mut [Change<'a>], Rejection> {
     let start = changes.len();
+    let push = |name, raw| push_entry(changes, start, (column, Cow::Borrowed(name), raw));
+    if is_plain && plain::object(raw, push).is_some() {
+        return Ok(&mut changes[start..]);
+    }
+    changes.truncate(start);
     let mut json = serde_json::Deserializer::from_str(raw);
     match (Entries { column, changes }).deserialize(&mut json) {
         Ok(()) => Ok(&mut changes[start..]),
@@ -296,8 +182,13 @@ fn read_entries<'c, 'a>(
 }
 
 /// Judges all values before any text, as `bad-tags` comes before `bad-text`.
-fn read_tags<'a>(raw: &'a str, changes: &mut Vec<Change<'a>>) -> Result<(), Rejection> {
-    let tags = read_entries(raw, column::TAGS, (Reason::BadTags, "tags"), changes)?;
+fn read_tags<'a>(
+    raw: &'a str,
+    is_plain: bool,
+    changes: &mut Vec<Change<'a>>,
+) -> Result<(), Rejection> {
+    let named = (Reason::BadTags, "tags");
+    let tags = read_entries(raw, column::TAGS, named, is_plain, changes)?;
     for (name, value) in tags.iter().filter_map(entry) {
         let fine = match value.as_bytes()[0] {
             b'{' | b'[' => false,
@@ -313,7 +204,7 @@ fn read_tags<'a>(raw: &'a str, changes: &mut Vec<Change<'a>>) -> Result<(), Reje
         }
     }
     for tag in tags {
-        if let Some((name, text)) = entry(tag) {
+        if let Some((name, text)) = entry(tag).filter(|_| !is_plain) {
             storable(name, "a tag's name")?;
             if text.starts_with('"') && text.contains("\\u0000") && unescaped(text).contains('\0') {
                 return Err(nul("a tag's value"));
@@ -326,9 +217,13 @@ fn read_tags<'a>(raw: &'a str, changes: &mut Vec<Change<'a>>) -> Result<(), Reje
     Ok(())
 }
 
-fn read_counts<'a>(raw: &'a str, changes: &mut Vec<Change<'a>>) -> Result<(), Rejection> {
+fn read_counts<'a>(
+    raw: &'a str,
+    is_plain: bool,
+    changes: &mut Vec<Change<'a>>,
+) -> Result<(), Rejection> {
     let named = (Reason::BadCounts, "counts");
-    for count in read_entries(raw, column::COUNTS, named, changes)? {
+    for count in read_entries(raw, column::COUNTS, named, is_plain, changes)? {
         let Change::Merge {
             name,
             value: Some(value),
@@ -382,9 +277,19 @@ fn read_parent<'a>(raw: &str, subscription: SubscriptionId) -> Result<Change<'a>
     }
 }
 
-fn read_text<'a>(raw: &'a str, name: &str) -> Result<Option<SetValue<'a>>, Rejection> {
+fn read_text<'a>(
+    raw: &'a str,
+    is_plain: bool,
+    name: &str,
+) -> Result<Option<SetValue<'a>>, Rejection> {
     if raw == "null" {
         return Ok(None);
+    }
+    let quoted = raw
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'));
+    if let Some(text) = quoted.filter(|_| is_plain) {
+        return Ok(Some(SetValue::Text(Cow::Borrowed(text))));
     }
     let Ok(Text(text)) = serde_json::from_str::<Text<'a>>(raw) else {
         return Err(Rejection::new(

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
+use rand::{Rng, SeedableRng};
 
 const APP: &str = "5eb5a37e-b458-11e3-ac11-000c2940e62c";
 const ROW: &str = "f47ac10b-58cc-4372-a567-0e02b2c3d479";
@@ -212,4 +213,107 @@ fn text_that_postgres_cannot_store_is_refused() {
         r#","tags":{"a":"\\u0000\\ud800","b":"\ud83d\ude00"}"#,
     ));
     assert_eq!(fine[0].1.as_deref(), Some(r#""\\u0000\\ud800""#));
+}
+
+/// What serde_json alone makes of an object.
+fn entries_of(raw: &str) -> Option<Vec<Change<'_>>> {
+    let mut changes = Vec::new();
+    let named = (Reason::BadTags, "tags");
+    read_entries(raw, column::TAGS, named, false, &mut changes).ok()?;
+    Some(changes)
+}
+
+#[test]
+fn the_usual_shape_is_read_without_serde_json() {
+    for fields in [
+        "",
+        r#","tags":{"first_name":"Jon"}"#,
+        r#","tags": {"level": -3, "vip": null, "name": "Jö"}, "counts":{"sessions":1}, "parent_id": null, "more":true"#,
+    ] {
+        let text = with(fields);
+        assert!(plain::is_plain(text.as_bytes()), "{text}");
+        assert!(Fields::plain(&text).is_some(), "{text}");
+    }
+    for fields in [
+        r#","tags":{"a":1.5}"#,
+        r#","more":[1]"#,
+        r#","tags":{"a":{"b":{}}}"#,
+    ] {
+        assert_eq!(Fields::plain(&with(fields)), None, "{fields}");
+    }
+    for unusual in ["a\nb", "a\\b", "\u{1f}"] {
+        assert!(!plain::is_plain(unusual.as_bytes()), "{unusual:?}");
+    }
+}
+
+#[test]
+fn what_is_read_without_serde_json_is_read_as_serde_json_reads_it() {
+    const PIECES: [&str; 28] = [
+        "{",
+        "}",
+        "{",
+        "}",
+        ":",
+        ":",
+        ",",
+        ",",
+        "\"",
+        "\"a\"",
+        "\"tags\"",
+        "\"app_id\"",
+        "\"ä\"",
+        " ",
+        "1",
+        "0",
+        "-",
+        "-7",
+        "00",
+        "1.5",
+        "1e3",
+        "true",
+        "false",
+        "null",
+        "nul",
+        "[",
+        "\"b\":2",
+        "\"b\":\"x\"",
+    ];
+    let mut random = rand::rngs::SmallRng::seed_from_u64(7);
+    let good =
+        with(r#","tags":{"a":"b","n":-12,"t":true},"counts":{"c":1},"parent_id":null,"x":{"y":0}"#);
+    let (mut read, mut left) = (0, 0);
+    for _ in 0..200_000 {
+        // A text that is nearly right, or one of a few pieces.
+        let mut text = match random.random_bool(0.5) {
+            true => good.clone(),
+            false => "{\"a\":}".to_owned(),
+        };
+        for _ in 0..random.random_range(0..4) {
+            let places: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+            if places.is_empty() {
+                break;
+            }
+            let from = random.random_range(0..places.len());
+            let until = (from + random.random_range(0..3)).min(places.len() - 1);
+            let piece = PIECES[random.random_range(0..PIECES.len())];
+            text.replace_range(places[from]..places[until], piece);
+        }
+        if !plain::is_plain(text.as_bytes()) {
+            continue;
+        }
+        match Fields::plain(&text) {
+            Some(fields) => {
+                assert_eq!(Fields::any(&text), Ok(fields), "{text}");
+                read += 1;
+            }
+            None => left += 1,
+        }
+        let mut changes = Vec::new();
+        let push =
+            |name, raw| push_entry(&mut changes, 0, (column::TAGS, Cow::Borrowed(name), raw));
+        if plain::object(&text, push).is_some() {
+            assert_eq!(entries_of(&text), Some(changes), "{text}");
+        }
+    }
+    assert!(read > 20_000 && left > 20_000, "{read} read, {left} left");
 }
