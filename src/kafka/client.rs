@@ -58,11 +58,16 @@ pub enum Obstacle {
     Trust,
 }
 
+/// OpenSSL's words for a certificate that is not believed.
+const NOT_BELIEVED: &str = "certificate verify failed";
+
 impl Obstacle {
-    fn of(code: Option<RDKafkaErrorCode>) -> Self {
+    fn of(code: Option<RDKafkaErrorCode>, reason: &str) -> Self {
         match code {
             Some(RDKafkaErrorCode::Authentication) => Self::Login,
             Some(RDKafkaErrorCode::SSL) => Self::Trust,
+            // Now and then a handshake's end is told as one of the transport, in OpenSSL's words.
+            _ if reason.contains(NOT_BELIEVED) => Self::Trust,
             _ => Self::Silence,
         }
     }
@@ -279,7 +284,7 @@ impl ClientContext for Context {
         let mut last = self.last_error.lock();
         if !summary || last.is_none() {
             *last = Some(Complaint {
-                obstacle: Obstacle::of(code),
+                obstacle: Obstacle::of(code, reason),
                 reason: reason.to_owned(),
             });
         }
@@ -304,5 +309,22 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
             tracing::info!(target: "librdkafka", facility, "{line}");
         }
         RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{line}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_not_believed_is_told_from_silence_whatever_the_code() {
+        let transport = Some(RDKafkaErrorCode::BrokerTransportFailure);
+        let openssl =
+            "sasl_ssl://k:9/bootstrap: error:0A000086:SSL routines::certificate verify failed";
+        assert_eq!(Obstacle::of(transport, openssl), Obstacle::Trust);
+        let ended = "ssl://k:9/1: error:0A000126:SSL routines::unexpected eof while reading";
+        assert_eq!(Obstacle::of(transport, ended), Obstacle::Silence);
+        let code = Some(RDKafkaErrorCode::SSL);
+        assert_eq!(Obstacle::of(code, "SSL handshake failed"), Obstacle::Trust);
     }
 }
