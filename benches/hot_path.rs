@@ -3,14 +3,16 @@
 //!
 //! `cargo bench --bench hot_path` measures, `cargo bench --bench hot_path -- --test` runs each once.
 
+mod updates;
+
 use criterion::measurement::WallTime;
 use criterion::{
     BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main,
 };
-use millpond::commit::{Claim, Ring, Slot, Tracker};
-use millpond::dispatch::{Arrival, Dispatch, Headers, Origin};
+use millpond::commit::{Ring, Slot, Tracker};
+use millpond::dispatch::{Dispatch, Origin};
 use millpond::hot::Counting;
-use millpond::ids::{Partition, Position, ShardIndex, SubscriptionId};
+use millpond::ids::{Partition, Position, ShardIndex};
 use millpond::lanes::{LaneReceiver, Post, lane_of};
 use millpond::observe::recorder::WorkerRecorder;
 use millpond::ready::ReadySet;
@@ -21,7 +23,8 @@ use millpond::worker::fold::Folds;
 use millpond::worker::settle::complete_all;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{hint::black_box, iter, thread};
+use std::{hint::black_box, thread};
+use updates::{TYPICAL, claims, dispatch_all, messages, row, text};
 
 criterion_group!(
     hot_path,
@@ -100,19 +103,6 @@ fn ring(criterion: &mut Criterion) {
     });
 }
 
-/// The next slots of a partition, one for each of its messages.
-fn claims(tracker: &mut Tracker, offset: &mut i64) -> impl Iterator<Item = Slot> {
-    iter::repeat_with(|| {
-        *offset += 1;
-        tracker.claim(Claim {
-            offset: *offset,
-            timestamp_ms: *offset,
-            dispatched_ms: *offset,
-            bytes: 170,
-        })
-    })
-}
-
 fn finish(ring: &Ring, slots: Vec<Slot>) {
     // Nobody sleeps until there is room.
     let _ = ring.complete(slots);
@@ -128,30 +118,12 @@ fn dispatch(criterion: &mut Criterion) {
     let mut tracker = Tracker::new(u32::from(IN_MEMORY));
     let ready = Arc::new(ReadySet::new(1));
     let origin = Arc::new(Origin::new(Partition(0), tracker.ring().clone(), ready));
-    let headers = Headers::default();
-    let messages: Vec<(SubscriptionId, String, String)> = (0..usize::from(IN_MEMORY))
-        .map(|number| (row(number), row(number).to_string(), text(TYPICAL, number)))
-        .collect();
+    let messages = messages(usize::from(IN_MEMORY));
     let mut offset = 0;
     group.bench_function("copy, hand over, recycle", |bencher| {
         bencher.iter(|| {
-            let now = millpond::clock::now();
-            for (subscription, key, value) in &messages {
-                let slot = claims(&mut tracker, &mut offset)
-                    .next()
-                    .expect("has no end");
-                let arrival = Arrival {
-                    subscription: *subscription,
-                    offset,
-                    leader_epoch: 0,
-                    timestamp_ms: offset,
-                    key: key.as_bytes(),
-                    value: value.as_bytes(),
-                    headers: &headers,
-                };
-                dispatch.dispatch(ShardIndex(0), &origin, now, slot, &arrival);
-            }
-            dispatch.flush();
+            let place = (&mut tracker, &origin);
+            dispatch_all(&mut dispatch, &messages, place, &mut offset);
             receivers[0].iter().zip(&recorders).for_each(empty_lane);
             tracker.advance();
         });
@@ -166,8 +138,6 @@ fn empty_lane(((lane, _), recorder): (&(LaneReceiver, Post), &Arc<WorkerRecorder
     }
 }
 
-/// What stands behind the two ids of an update.
-const TYPICAL: &str = r#""tags":{"first_name":"Jon"}"#;
 const COUNTS_AND_SETS: &str = r#""tags":{"plan":"team","level":17,"vip":null},"counts":{"sessions":1,"purchases":2},"device_type":"android","identifier":"token-0123456789abcdef""#;
 const ESCAPES: &str =
     r#""tags":{"last_page":"a \"quoted\" title","name":"Jos\u00e9 \ud83d\ude00"}"#;
@@ -276,17 +246,6 @@ fn folded(updates: Vec<Update<'_>>) -> Folds<'_> {
     }
     folds.sort();
     folds
-}
-
-/// Ids as random ones are: no two alike, spread over the lanes.
-fn row(number: usize) -> SubscriptionId {
-    let spread = (number as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-    SubscriptionId(spread.to_be_bytes())
-}
-
-fn text(fields: &str, number: usize) -> String {
-    let (app, row) = ("5eb5a37e-b458-11e3-ac11-000c2940e62c", row(number));
-    format!(r#"{{"app_id":"{app}","subscription_id":"{row}",{fields}}}"#)
 }
 
 fn place(number: usize) -> Place<'static> {

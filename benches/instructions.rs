@@ -2,10 +2,12 @@
 //! outside (`perf/instructions`): `instructions STAGE ROUNDS`, each round a batch of 1000 messages for 1000 rows. A stage is
 //! the path up to there: `dispatch`, `decode`, `fold`, `encode`, and `settle`, which is all of it.
 
-use millpond::commit::{Claim, Tracker};
-use millpond::dispatch::{Arrival, Batch, Dispatch, Headers, Origin};
+mod updates;
+
+use millpond::commit::Tracker;
+use millpond::dispatch::{Batch, Dispatch, Origin};
 use millpond::hot::Counting;
-use millpond::ids::{Partition, Position, ShardIndex, SubscriptionId};
+use millpond::ids::{Partition, Position, ShardIndex};
 use millpond::lanes::{LaneReceiver, Post};
 use millpond::observe::recorder::WorkerRecorder;
 use millpond::ready::ReadySet;
@@ -16,6 +18,7 @@ use millpond::worker::fold::{Folds, Outcome};
 use millpond::worker::settle::complete_all;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use updates::{Message, dispatch_all, messages};
 
 const BATCH: usize = 1000;
 const STAGES: [&str; 5] = ["dispatch", "decode", "fold", "encode", "settle"];
@@ -38,7 +41,7 @@ fn main() -> Result<(), String> {
 
 /// A partition, a lane, and what poller and worker have.
 struct Path {
-    messages: Vec<(SubscriptionId, String, String)>,
+    messages: Vec<Message>,
     tracker: Tracker,
     origin: Arc<Origin>,
     dispatch: Dispatch,
@@ -53,16 +56,6 @@ struct Path {
 
 impl Path {
     fn new() -> Self {
-        let message = |number: usize| {
-            // As random ids are: no two alike.
-            let spread =
-                (number as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-            let row = SubscriptionId(spread.to_be_bytes());
-            let value = format!(
-                r#"{{"app_id":"5eb5a37e-b458-11e3-ac11-000c2940e62c","subscription_id":"{row}","tags":{{"first_name":"Jon"}}}}"#
-            );
-            (row, row.to_string(), value)
-        };
         let tracker = Tracker::new(8192);
         let recorder = Arc::new(WorkerRecorder::new(0, ShardIndex(0), 0));
         let (dispatch, lanes) = Dispatch::new(&[vec![recorder.clone()]], BATCH);
@@ -71,7 +64,7 @@ impl Path {
         let origin = Arc::new(Origin::new(Partition(0), tracker.ring().clone(), ready));
         let now = millpond::clock::now();
         Self {
-            messages: (0..BATCH).map(message).collect(),
+            messages: messages(BATCH),
             tracker,
             origin,
             dispatch,
@@ -86,7 +79,8 @@ impl Path {
     }
 
     fn round(&mut self, stage: usize) {
-        self.dispatch_all();
+        let place = (&mut self.tracker, &self.origin);
+        dispatch_all(&mut self.dispatch, &self.messages, place, &mut self.offset);
         let batches: Vec<Batch> = self.lane.0.batches.try_iter().collect();
         for mut batch in batches {
             if stage > 0 {
@@ -96,31 +90,6 @@ impl Path {
             self.lane.0.recycle(batch);
         }
         self.tracker.advance();
-    }
-
-    fn dispatch_all(&mut self) {
-        let headers = Headers::default();
-        for (subscription, key, value) in &self.messages {
-            self.offset += 1;
-            let slot = self.tracker.claim(Claim {
-                offset: self.offset,
-                timestamp_ms: self.offset,
-                dispatched_ms: self.offset,
-                bytes: 170,
-            });
-            let arrival = Arrival {
-                subscription: *subscription,
-                offset: self.offset,
-                leader_epoch: 0,
-                timestamp_ms: self.offset,
-                key: key.as_bytes(),
-                value: value.as_bytes(),
-                headers: &headers,
-            };
-            self.dispatch
-                .dispatch(ShardIndex(0), &self.origin, self.now, slot, &arrival);
-        }
-        self.dispatch.flush();
     }
 
     fn write(&mut self, batch: &Batch, stage: usize) {

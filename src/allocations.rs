@@ -16,7 +16,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 const FRAMES: usize = 48;
 
 /// Crates that keep things for others, as the standard library does: whoever called them asked.
-const CONTAINERS: [&str; 3] = ["backtrace", "bytes", "hashbrown"];
+const CONTAINERS: [&str; 4] = ["allocator-api2", "backtrace", "bytes", "hashbrown"];
 
 type Stack = [usize; FRAMES];
 /// By thread and stack.

@@ -4,6 +4,9 @@
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::{fs, io};
 
+/// The highest number of a core that a mask can hold.
+pub const CORE_MAX: usize = CpuSet::MAX_CPU - 1;
+
 /// Where Linux tells of the nodes of memory.
 const NODES: &str = "/sys/devices/system/node";
 
@@ -28,9 +31,7 @@ pub fn pin(core: usize) -> bool {
 /// out. All in one where the system tells of no nodes.
 pub fn nodes() -> io::Result<Vec<Vec<usize>>> {
     let mask = sched_getaffinity(None)?;
-    let allowed: Vec<usize> = (0..CpuSet::MAX_CPU)
-        .filter(|core| mask.is_set(*core))
-        .collect();
+    let allowed: Vec<usize> = (0..=CORE_MAX).filter(|core| mask.is_set(*core)).collect();
     let mut lists = Vec::new();
     for entry in fs::read_dir(NODES).into_iter().flatten() {
         let entry = entry?;
@@ -62,7 +63,7 @@ fn within(mut lists: Vec<(usize, String)>, allowed: &[usize]) -> Vec<Vec<usize>>
 pub fn of_list(text: &str) -> Option<Vec<usize>> {
     let number = |text: &str| {
         let number = text.trim().parse::<usize>().ok();
-        number.filter(|core| *core < CpuSet::MAX_CPU)
+        number.filter(|core| *core <= CORE_MAX)
     };
     let mut cores = Vec::new();
     for part in text.split(',') {

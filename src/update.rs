@@ -95,7 +95,7 @@ pub fn decode_into<'a>(
         changes.push(read_parent(parent, subscription)?);
     }
     if !is_plain {
-        check_texts(&changes)?;
+        check_count_names(&changes)?;
     }
     for (field, column, name) in [
         (fields.device_type, column::DEVICE_TYPE, "device_type"),
@@ -148,7 +148,8 @@ fn uuid(field: Option<&str>, name: &str) -> Result<[u8; 16], Rejection> {
     })
 }
 
-fn parse_uuid(raw: &str) -> Option<[u8; 16]> {
+/// The UUID that a JSON string spells.
+pub fn parse_uuid(raw: &str) -> Option<[u8; 16]> {
     let plain = raw.strip_prefix('"')?.strip_suffix('"')?;
     let id = AppId::parse(plain.as_bytes()).or_else(|| {
         let text: String = serde_json::from_str(raw).ok()?;
@@ -203,13 +204,15 @@ fn read_tags<'a>(
             return Err(Rejection::new(Reason::BadTags, message));
         }
     }
-    for tag in tags {
-        if let Some((name, text)) = entry(tag).filter(|_| !is_plain) {
+    if !is_plain {
+        for (name, text) in tags.iter().filter_map(entry) {
             storable(name, "a tag's name")?;
             if text.starts_with('"') && text.contains("\\u0000") && unescaped(text).contains('\0') {
                 return Err(nul("a tag's value"));
             }
         }
+    }
+    for tag in tags {
         if let Change::Merge { value, .. } = tag {
             *value = value.filter(|value| *value != "null" && *value != "\"\"");
         }
@@ -301,17 +304,11 @@ fn read_text<'a>(
     Ok(Some(SetValue::Text(text)))
 }
 
-/// Only an escape can spell a NUL in JSON, so this is asked of few messages.
-fn check_texts(changes: &[Change<'_>]) -> Result<(), Rejection> {
+/// Only an escape can spell a NUL in JSON, so this is asked of few messages. Tags were judged when they were read.
+fn check_count_names(changes: &[Change<'_>]) -> Result<(), Rejection> {
     for change in changes {
-        match change {
-            Change::Merge { name, value, .. } => {
-                storable(name, "a tag's name")?;
-                let text = value.filter(|value| value.contains("\\u0000"));
-                storable(&text.map(unescaped).unwrap_or_default(), "a tag's value")?;
-            }
-            Change::Add { name, .. } => storable(name, "a count's name")?,
-            Change::Set { .. } => {}
+        if let Change::Add { name, .. } = change {
+            storable(name, "a count's name")?;
         }
     }
     Ok(())

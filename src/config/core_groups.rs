@@ -22,7 +22,10 @@ pub(super) fn core_groups(read: &mut Reader<'_>) -> Vec<Vec<usize>> {
     }
     for text in lists {
         let Some(cores) = cores::of_list(&text) else {
-            let allowed = "allowed are numbers of cores (0 to 1023) and ranges, like \"0-3,8\", each once; or \"auto\" alone";
+            let allowed = format!(
+                "allowed are numbers of cores (0 to {}) and ranges, like \"0-3,8\", each once; or \"{AUTO}\" alone",
+                cores::CORE_MAX
+            );
             read.refuse(NAME, format!("found \"{text}\", {allowed}"));
             continue;
         };

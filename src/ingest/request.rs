@@ -6,7 +6,7 @@ use crate::config::checked::{Ingest, Secret};
 use crate::http::{HeaderMap, Method, Request, StatusCode, has_bearer_token, header};
 use crate::ids::{AppId, Partition, SubscriptionId};
 use crate::partitioner::Partitioner;
-use crate::update::{Change, Place, Update, decode, judge, shortened};
+use crate::update::{Change, Place, Update, decode, judge, parse_uuid, shortened};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -327,9 +327,8 @@ impl<'a> Body<'a> {
         let Some(raw) = self.get(name) else {
             return Ok(None);
         };
-        let text = serde_json::from_str::<Cow<'_, str>>(raw).ok();
-        match text.and_then(|text| AppId::parse(text.as_bytes())) {
-            Some(AppId(id)) => Ok(Some(id)),
+        match parse_uuid(raw) {
+            Some(id) => Ok(Some(id)),
             None => {
                 let detail = format!("{name} is no UUID: {}", shortened(raw));
                 Err(Refusal::bad("bad-id", detail).of(name))

@@ -207,8 +207,7 @@ impl Reader {
                     return Some(Ok(Message(message)));
                 }
                 Some(Err(error)) => source.judge(unfinished, &error),
-                // librdkafka counts in whole milliseconds: the rest of one would be asked for again and again.
-                None if left < Duration::from_millis(1) => Err(source.quiet(unfinished, timeout)),
+                None if left.is_zero() => Err(source.quiet(unfinished, timeout)),
                 Some(Ok(_)) | None => Ok(()),
             };
             if let Err(error) = outcome {

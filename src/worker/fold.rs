@@ -232,13 +232,11 @@ impl<'a> Folds<'a> {
     }
 
     fn chain_from(&self, first: usize, last: usize) -> impl Iterator<Item = usize> + '_ {
-        std::iter::successors(Some(first), move |index| {
-            if *index == last {
-                None
-            } else {
-                self.messages[*index].next
-            }
-        })
+        std::iter::successors(Some(first), move |index| self.after(*index, last))
+    }
+
+    fn after(&self, index: usize, last: usize) -> Option<usize> {
+        self.messages[index].next.filter(|_| index != last)
     }
 
     /// Cuts the fold behind the fence: what lies at or below it is applied already. Returns the messages that were cut off
@@ -268,9 +266,8 @@ impl<'a> Folds<'a> {
     pub fn note(&mut self, fold: &Fold, outcome: impl Fn() -> Outcome) {
         let mut next = Some(fold.first);
         while let Some(index) = next {
-            let message = &self.messages[index];
-            self.outcomes[message.number] = outcome();
-            next = message.next.filter(|_| index != fold.last);
+            self.outcomes[self.messages[index].number] = outcome();
+            next = self.after(index, fold.last);
         }
     }
 }
