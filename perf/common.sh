@@ -4,14 +4,21 @@
 set -euo pipefail
 
 name=${0##*/}
+# Scripts that share a module leave no compiled one beside it.
+export PYTHONDONTWRITEBYTECODE=1
 die() { echo "perf/$name: $*" >&2; exit 1; }
 say() { echo "perf/$name: $*" >&2; }
 
 build() {
     build_program
-    cargo bench --no-run --quiet --bench raw_read --bench direct_writer
-    raw_read=$(bench raw_read)
-    direct_writer=$(bench direct_writer)
+    build_benches raw_read direct_writer
+}
+
+# Sets a variable of each name.
+build_benches() { # NAME...
+    local each
+    cargo bench --no-run --quiet "${@/#/--bench=}"
+    for each; do printf -v "$each" %s "$(bench "$each")"; done
 }
 
 build_program() {
@@ -24,6 +31,9 @@ build_program() {
     cargo build --release --quiet
     millpond=$CARGO_TARGET_DIR/release/millpond
 }
+
+# A path as the caller meant it, who was elsewhere before a script went to the project's root.
+callers_path() { (cd "$OLDPWD" && realpath -m "$1"); }
 
 bench() { find "$CARGO_TARGET_DIR/release/deps" -name "$1-*" -type f -executable -printf '%T@ %p\n' | sort -n | tail -1 | cut -d' ' -f2; }
 

@@ -11,7 +11,7 @@ import collections
 import re
 import sys
 
-ROLES = (("poller", "mp-poll"), ("workers", "mp-w"), ("librdkafka", "rdk:"), ("others", ""))
+from roles import ROLES, role_of
 
 # What a thread waits for, by the functions of its stack; the first that fits.
 KINDS = (
@@ -35,10 +35,6 @@ def kind_of(stack, preempted):
     if preempted and "sched_yield" not in text:
         return NO_CORE
     return next((name for name, pattern in KINDS if re.search(pattern, text)), "other")
-
-
-def role_of(thread):
-    return next(role for role, prefix in ROLES if thread.startswith(prefix))
 
 
 def events(lines):
@@ -71,7 +67,7 @@ def frames(stack):
     """From the outermost, without those that all threads begin with."""
     begins = next((at for at, frame in enumerate(stack) if THREAD_BEGINS.search(frame)), len(stack))
     kept = [frame.replace(";", ":") for frame in stack[:begins] if frame != "schedule"]
-    return [frame for frame in reversed(kept)]
+    return kept[::-1]
 
 
 def waits(found):

@@ -14,14 +14,11 @@ import subprocess
 import sys
 import time
 
-ROLES = (("poller", "mp-poll"), ("workers", "mp-w"), ("librdkafka", "rdk:"), ("others", ""))
+from roles import ROLES, role_of
+
 COUNTERS = ("instructions", "cycles", "cache-references", "cache-misses")
 # Of figures that are rare for one message.
 MANY = 1000
-
-
-def role_of(thread):
-    return next(role for role, prefix in ROLES if thread.startswith(prefix))
 
 
 def read(path):
