@@ -252,7 +252,7 @@ pub struct PartitionRecorder {
     pub in_memory_bytes: Gauge,
     /// The next offset that may be committed; -1 for unknown.
     pub watermark: Gauge,
-    /// The broker's end offset as of the last fetch; -1 for unknown.
+    /// The broker's end offset as of the last fetch, else as it was looked up at the start; -1 for unknown.
     pub end_offset: Gauge,
     /// Kafka timestamp (ms) of the first message not yet applied; 0 where nothing is in memory.
     pub oldest_timestamp_ms: Gauge,

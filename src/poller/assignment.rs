@@ -120,6 +120,8 @@ pub struct Assigned<Q: Queue = PartitionQueue> {
     pub may_write: bool,
     /// How far it may be dispatched.
     pub tenure: Tenure,
+    /// Where the log ended when it was looked up.
+    end_at_start: i64,
     /// Everything below is finished: where reading began, then as far as it went. -1 where that is not known.
     finished: i64,
     /// Mean size of the messages of the last read; 0 before the first.
@@ -155,6 +157,7 @@ impl<Q: Queue> Assigned<Q> {
             skips_gap: false,
             may_write: true,
             tenure,
+            end_at_start: start.end,
             // What is gone below the start of one that stands still is not finished: somebody has to decide.
             finished: match start.stopped {
                 true => start.committed.unwrap_or(-1),
@@ -236,7 +239,8 @@ impl<Q: Queue> Assigned<Q> {
         }
     }
 
-    /// Shows how far the partition is.
+    /// Shows how far the partition is. Before the first fetch, and where nothing is fetched, its lag is that of the start: 0
+    /// would say that all is done.
     pub fn update_gauges(&self, gauges: &PartitionRecorder, end_offset: Option<i64>) {
         let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         gauges
@@ -244,7 +248,7 @@ impl<Q: Queue> Assigned<Q> {
             .set(number(self.tracker.in_flight()));
         gauges.in_memory_bytes.set(number(self.tracker.bytes()));
         gauges.watermark.set(self.finished());
-        gauges.end_offset.set(end_offset.unwrap_or(-1));
+        gauges.end_offset.set(end_offset.unwrap_or(self.end_at_start));
         gauges
             .last_applied_timestamp_ms
             .set(self.tracker.applied_timestamp_ms().max(0));

@@ -16,6 +16,7 @@ fn start(offset: i64, frontier: i64) -> Start {
     Start {
         partition: P,
         offset,
+        end: offset,
         committed: Some(offset),
         stopped: false,
         alarm: PartitionAlarm::None,

@@ -64,6 +64,7 @@ pub fn decide(
     Start {
         partition,
         offset,
+        end: log.end,
         committed: known.committed,
         stopped: lost && on_lost_records == OnLostRecords::Stop,
         alarm: if lost {

@@ -46,6 +46,8 @@ pub struct Start {
     pub partition: Partition,
     /// The first offset to be read; everything below counts as finished.
     pub offset: i64,
+    /// The log's end as it was looked up: until the first fetch, nobody knows a newer one.
+    pub end: i64,
     /// The group's committed offset, if it ever committed.
     pub committed: Option<i64>,
     /// Whether it stands still instead of being read.
@@ -61,11 +63,12 @@ pub struct Start {
 }
 
 impl Start {
-    /// A partition that begins at `offset` without further ado.
-    fn at(partition: Partition, offset: i64) -> Self {
+    /// A partition that begins at `offset` of a log that ends at `end`, without further ado.
+    fn at(partition: Partition, offset: i64, end: i64) -> Self {
         Self {
             partition,
             offset,
+            end,
             committed: None,
             stopped: false,
             alarm: PartitionAlarm::None,
@@ -323,10 +326,13 @@ fn patiently<T>(
 /// A throw-away group begins at the oldest record.
 fn oldest(settings: &LookupSettings, partitions: &[Partition]) -> Result<Vec<Start>, Trouble> {
     let kafka = &settings.config.kafka;
-    let firsts = Admin::connect(kafka)?.start_offsets(&kafka.topic, TIMEOUT)?;
-    let starts = partitions
-        .iter()
-        .map(|partition| Start::at(*partition, firsts[partition.index()]));
+    let admin = Admin::connect(kafka)?;
+    let firsts = admin.start_offsets(&kafka.topic, TIMEOUT)?;
+    let ends = admin.end_offsets(&kafka.topic, TIMEOUT)?;
+    let starts = partitions.iter().map(|partition| {
+        let at = partition.index();
+        Start::at(*partition, firsts[at], ends[at])
+    });
     Ok(starts.collect())
 }
 
