@@ -248,7 +248,9 @@ impl<Q: Queue> Assigned<Q> {
             .set(number(self.tracker.in_flight()));
         gauges.in_memory_bytes.set(number(self.tracker.bytes()));
         gauges.watermark.set(self.finished());
-        gauges.end_offset.set(end_offset.unwrap_or(self.end_at_start));
+        gauges
+            .end_offset
+            .set(end_offset.unwrap_or(self.end_at_start));
         gauges
             .last_applied_timestamp_ms
             .set(self.tracker.applied_timestamp_ms().max(0));

@@ -372,11 +372,11 @@ impl<M: Member> Poller<M> {
             let queue = self.consumer.take_queue(start.partition);
             let tenure = self.new_tenure(start);
             let assigned = Assigned::new(start, queue, tenure, &self.settings, &self.ready);
+            let gauges = self.shared.registry.partition(start.partition);
+            assigned.update_gauges(gauges, None);
             self.assigned[start.partition.index()] = Some(Box::new(assigned));
             self.shared.budget.assigned_changed(1);
             self.rate_of(start.partition).partition_comes();
-            let gauges = self.shared.registry.partition(start.partition);
-            gauges.watermark.set(start.offset);
             gauges.alarm.set(start.alarm as i64);
             gauges.assigned.store(true, Ordering::Relaxed);
             // Messages may be in the queue before the callback could see it turn from empty.

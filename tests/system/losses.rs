@@ -71,7 +71,7 @@ fn records_lost_while_nobody_read_stop_their_partition_in_each_life_until_somebo
     }
     let (now, ends) = (pond.committed(), ends(&pond));
     assert_eq!(now[0], committed[0], "nothing is committed past the gap");
-    assert!(now[1..].iter().flatten().eq(&ends[1..]));
+    assert!(now[1..].iter().flatten().eq(&ends[1..]), "{now:?} {ends:?}");
     pond.reconfigure("[consumer]", "[consumer]\non_lost_records = \"skip\"");
     let applied = pond.catch_up();
     assert_eq!(applied["messages"], ends[0] - gap);
