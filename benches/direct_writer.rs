@@ -16,7 +16,7 @@ use millpond::config::Config;
 use millpond::dispatch::Origin;
 use millpond::ids::{Partition, Position, ShardIndex, SubscriptionId};
 use millpond::lanes::lane_of;
-use millpond::load::{self, Traffic, TrafficOptions};
+use millpond::load::{self, Traffic, TrafficOptions, padding};
 use millpond::observe::recorder::WorkerRecorder;
 use millpond::observe::trace::Tracer;
 use millpond::pipeline;
@@ -56,6 +56,9 @@ struct Args {
     /// Rows over all apps
     #[arg(long, default_value_t = 1_000_000)]
     rows: u32,
+    /// Make shorter values that many bytes long, by a tag that the row keeps
+    #[arg(long, default_value_t = 0)]
+    value_bytes: usize,
     /// What all choices follow from
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -165,6 +168,7 @@ fn options(args: &Args) -> TrafficOptions {
         broken: 0,
         broken_reasons: vec![],
         value_bytes_max: 0,
+        value_bytes_min: args.value_bytes,
     }
 }
 
@@ -191,6 +195,13 @@ fn write_once(
         r#"{{"app_id":"{app}","subscription_id":"{subscription}","tags":{{"first_name":"Ada","plan":"free","language":"en","level":1}},"counts":{{"sessions":1}}}}"#
     )
     .into_bytes();
+    let options = traffic.options();
+    padding::pad(
+        &mut message.value,
+        options.value_bytes_min,
+        options.seed,
+        number,
+    );
     subscription
 }
 

@@ -42,6 +42,15 @@ cleanup() {
     rm -rf "$dir"
 }
 
+# What runs in the background ends before the services that it uses.
+end_jobs() {
+    local job
+    for job in $(jobs -p); do
+        kill -TERM "$job" 2>/dev/null || true
+        wait "$job" 2>/dev/null || true
+    done
+}
+
 # Sets dir, and what the services' environment has.
 start_services() { # [SHARDS]
     dir=$(mktemp -d "${TMPDIR:-/tmp}/millpond-$name.XXXXXX")
@@ -81,6 +90,13 @@ load() { # TOPIC MESSAGES ROWS [OPTION]...
 }
 
 sql() { psql -q -X -v ON_ERROR_STOP=1 "$MILLPOND_TEST_POSTGRES" -c "$1" >/dev/null; }
+
+# Another database of the same server, made beforehand.
+in_database() { # NAME COMMAND...
+    local MILLPOND_TEST_POSTGRES=${MILLPOND_TEST_POSTGRES/dbname=millpond/dbname=$1}
+    export MILLPOND_TEST_POSTGRES
+    "${@:2}"
+}
 
 # Writes are measured on rows that are there, as most are in production. A raised incarnation makes the same messages new
 # updates.

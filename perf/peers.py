@@ -10,88 +10,18 @@ of each partition. KIND is `each` where one message is one write, `folds` where 
 `overwrites_folding` where only a row's last message stays.
 """
 
-import bisect
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
-SAMPLE_SECONDS = 0.05
+from outside import Database, Samples, end, peak_rss_mib
+
 LOOK_SECONDS = 0.5
 # Without a write for so long, the rest is not coming. A JVM has started by then.
 STALLED_SECONDS = 45
-END_SECONDS_MAX = 40
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-
-
-class Database:
-    """One session for all questions: to connect for each would be seen in the figures."""
-
-    def __init__(self, address):
-        self.psql = subprocess.Popen(
-            ["psql", "-qAtX", "-F", " ", "-v", "ON_ERROR_STOP=1", address],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def ask(self, question):
-        """The only row of the answer, as numbers."""
-        self.psql.stdin.write(f"{question};\n")
-        self.psql.stdin.flush()
-        answer = self.psql.stdout.readline()
-        if not answer:
-            sys.exit("Postgres does not answer")
-        return [float(value) for value in answer.split()]
-
-
-def stat(pid):
-    return open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
-
-
-def cpu_of(pid):
-    fields = stat(pid)
-    return int(fields[11]) + int(fields[12])
-
-
-def cpu_of_family(pid):
-    """With its children, those too that have ended and been waited for."""
-    fields = stat(pid)
-    total = sum(map(int, fields[11:15]))
-    for child in open(f"/proc/{pid}/task/{pid}/children").read().split():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            total += cpu_of(child)
-    return total
-
-
-class Samples(threading.Thread):
-    """Processor time of the consumer and of Postgres, many times a second."""
-
-    def __init__(self, consumer, postmaster):
-        super().__init__(daemon=True)
-        self.consumer, self.postmaster = consumer, postmaster
-        self.at, self.cpu, self.ended = [], [], threading.Event()
-
-    def run(self):
-        while not self.ended.wait(SAMPLE_SECONDS):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                now = (cpu_of(self.consumer), cpu_of_family(self.postmaster))
-                self.at.append(time.time())
-                self.cpu.append(now)
-
-    def until(self, moment):
-        """Microseconds of both up to then, between the two samples beside it."""
-        after = min(max(bisect.bisect(self.at, moment), 1), len(self.at) - 1)
-        begin, end = self.at[after - 1], self.at[after]
-        share = min(max((moment - begin) / (end - begin), 0), 1)
-        return [
-            (one + (other - one) * share) * 1e6 / TICKS_PER_SECOND
-            for one, other in zip(self.cpu[after - 1], self.cpu[after])
-        ]
 
 
 def count(database, topic, differ):
@@ -144,33 +74,8 @@ def wait_until_applied(database, topic, process, log, seconds):
             sys.exit(f"not finished in {seconds} s")
 
 
-def end(process):
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(END_SECONDS_MAX)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def peak_rss_mib(pid):
-    for line in open(f"/proc/{pid}/status"):
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-
-
 def rows_written(database):
     return int(database.ask("SELECT n_tup_upd + n_tup_ins FROM pg_stat_user_tables WHERE relname = 'subscription'")[0])
-
-
-def wait_until_alone(database):
-    """Connections tell what they did when they end."""
-    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    until = time.monotonic() + END_SECONDS_MAX
-    while database.ask(others)[0] > 0:
-        if time.monotonic() > until:
-            sys.exit("the consumer's connections stay open")
-        time.sleep(0.1)
 
 
 def measure(topic, messages, kind, postmaster, seconds, log, command):
@@ -181,15 +86,14 @@ def measure(topic, messages, kind, postmaster, seconds, log, command):
     with open(log, "w") as said:
         process = subprocess.Popen(command, stdout=said, stderr=said)
     try:
-        samples = Samples(process.pid, postmaster)
+        samples = Samples([process.pid], postmaster)
         samples.start()
         missing = wait_until_applied(database, topic, process, log, seconds)
         peak = peak_rss_mib(process.pid)
-        samples.ended.set()
-        samples.join()
+        samples.end()
     finally:
         end(process)
-    wait_until_alone(database)
+    database.wait_until_alone()
     writes = rows_written(database) - writes
     moments = database.ask(
         """SELECT extract(epoch FROM min(at)), extract(epoch FROM max(at))

@@ -45,21 +45,27 @@ def address(server, log):
     sys.exit(f"not ready within {READY_SECONDS_MAX} s")
 
 
-def wait_applied(admin, messages):
-    """Looks seldom, since answering is the consumer's work too."""
+def metric(admin, name):
+    """All values of that name together."""
+    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def wait_applied(admins, messages, seconds_between=0.1):
+    """By all of them together. Looks seldom, since answering is the consumers' work too."""
     best, until = -1, 0
     while best < messages:
-        with urllib.request.urlopen(f"http://{admin}/metrics", timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
-        applied = sum(float(line.split()[-1]) for line in lines if line.startswith("millpond_messages_total"))
+        applied = sum(metric(admin, "millpond_messages_total") for admin in admins)
         if applied > best:
             best, until = applied, time.monotonic() + APPLY_SECONDS_MAX
         if time.monotonic() > until:
             sys.exit(f"{best:.0f} of {messages} messages are applied, and no more for {APPLY_SECONDS_MAX} s")
-        time.sleep(0.1)
+        time.sleep(seconds_between)
 
 
-if sys.argv[1] == "applied":
-    wait_applied(sys.argv[2], int(sys.argv[3]))
-else:
-    print(address(*sys.argv[1:]))
+if __name__ == "__main__":
+    if sys.argv[1] == "applied":
+        wait_applied([sys.argv[2]], int(sys.argv[3]))
+    else:
+        print(address(*sys.argv[1:]))

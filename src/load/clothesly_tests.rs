@@ -26,6 +26,7 @@ fn traffic(rows: u32) -> Traffic {
         broken: 0,
         broken_reasons: vec![],
         value_bytes_max: 1_000,
+        value_bytes_min: 0,
     };
     Traffic::new(options, partitioner())
 }

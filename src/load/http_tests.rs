@@ -24,6 +24,7 @@ fn traffic(scenario: Scenario, messages: u64) -> Traffic {
         broken: 0,
         broken_reasons: vec![],
         value_bytes_max: 1_000,
+        value_bytes_min: 0,
     };
     Traffic::new(options, Partitioner::new(4, 1, [0; 256]))
 }

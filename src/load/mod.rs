@@ -4,6 +4,7 @@
 // What.
 pub mod broken;
 pub mod clothesly;
+pub mod padding;
 pub mod requests;
 pub mod traffic;
 // When.

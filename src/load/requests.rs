@@ -94,6 +94,7 @@ mod tests {
             broken: 0,
             broken_reasons: vec![],
             value_bytes_max: 1_000,
+            value_bytes_min: 0,
         };
         Traffic::new(options, partitioner)
     }

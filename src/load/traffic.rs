@@ -3,6 +3,7 @@
 
 use super::broken;
 use super::clothesly::{Clothesly, Part, random};
+use super::padding;
 use crate::dead::Reason;
 use crate::ids::{AppId, Partition, RowKey, SubscriptionId};
 use crate::partitioner::Partitioner;
@@ -51,6 +52,9 @@ pub struct TrafficOptions {
     pub broken_reasons: Vec<Reason>,
     /// A larger value is one of the things that may be wrong.
     pub value_bytes_max: usize,
+    /// Shorter values of updates are filled up to it, see [`padding`](super::padding); those of [`Scenario::Clothesly`]'s own app
+    /// are as they were in the incident.
+    pub value_bytes_min: usize,
 }
 
 /// A message of a run. Meant to be used again, so that generating doesn't allocate.
@@ -237,6 +241,8 @@ impl Traffic {
             },
         };
         self.write_update(row, &mut random, json);
+        let options = &self.options;
+        padding::pad(json, options.value_bytes_min, options.seed, number);
         row
     }
 

@@ -19,6 +19,7 @@ fn traffic(scenario: Scenario, messages: u64, broken: u64) -> Traffic {
         broken,
         broken_reasons: broken::reasons(PartitionBy::App, &partitioner),
         value_bytes_max: 1_000,
+        value_bytes_min: 0,
     };
     Traffic::new(options, partitioner)
 }
@@ -184,5 +185,33 @@ fn no_json_name_comes_twice() {
         for (name, _) in TAGS {
             assert!(text.matches(&format!("\"{name}\":")).count() <= 1, "{text}");
         }
+    }
+}
+
+#[test]
+fn values_are_filled_up_to_the_asked_length_and_nothing_else_of_them_changes() {
+    let as_they_are = traffic(Scenario::Uniform, 500, 0);
+    let mut longer = as_they_are.options().clone();
+    longer.value_bytes_min = 1_000;
+    let longer = Traffic::new(longer, as_they_are.partitioner.clone());
+    let mut texts = HashSet::new();
+    for (short, long) in messages(&as_they_are).iter().zip(&messages(&longer)) {
+        assert_eq!(judge(&longer, long), judge(&as_they_are, short));
+        assert_eq!(long.value.len(), 1_000);
+        let [short, mut long] = [short, long]
+            .map(|message| serde_json::from_slice::<serde_json::Value>(&message.value).unwrap());
+        let text = long["tags"].as_object_mut().unwrap().remove("about");
+        assert!(texts.insert(text.unwrap().as_str().unwrap().to_owned()));
+        assert_eq!(short, long);
+    }
+}
+
+#[test]
+fn a_value_that_is_long_enough_or_lacks_too_little_for_a_tag_is_left_as_it_is() {
+    let value = br#"{"app_id":"1","tags":{"plan":"free"}}"#;
+    for (bytes, expected) in [(0, 37), (30, 37), (48, 37), (49, 49)] {
+        let mut padded = value.to_vec();
+        padding::pad(&mut padded, bytes, 1, 1);
+        assert_eq!(padded.len(), expected, "{bytes}");
     }
 }

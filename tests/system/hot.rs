@@ -44,6 +44,7 @@ fn traffic(pond: &Pond) -> Traffic {
         broken: 0,
         broken_reasons: vec![],
         value_bytes_max: 65_536,
+        value_bytes_min: 0,
     };
     Traffic::new(options, pond.configuration().partitioner)
 }

@@ -172,6 +172,7 @@ fn traffic(scenario: Scenario, messages: u64, config: &Config) -> Traffic {
         broken: messages / BROKEN_EVERY,
         broken_reasons: broken::reasons(config.kafka.partition_by, &config.partitioner),
         value_bytes_max: config.consumer.message_max_bytes,
+        value_bytes_min: 0,
     };
     Traffic::new(options, config.partitioner.clone())
 }

@@ -72,6 +72,10 @@ pub struct Args {
     /// What all choices follow from
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
+    /// Make shorter values that many bytes long, by a tag of random text that the row keeps. Those above
+    /// consumer.message_max_bytes are dead letters [default: as they are, about 150 bytes]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    value_bytes: usize,
     /// How many of the messages can't be applied, for each reason in turn
     #[arg(long, value_name = "N", default_value_t = 0)]
     broken: u64,
@@ -80,7 +84,7 @@ pub struct Args {
     broken_too_large: bool,
     /// Through the edge at this address, http://HOST:PORT, instead of Kafka. Of the messages it takes tags, counts, links of
     /// emails and mirrored updates; devices and unknown keys are left out
-    #[arg(long, value_name = "URL", conflicts_with_all = ["broken", "broken_too_large"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["broken", "broken_too_large", "value_bytes"])]
     http: Option<String>,
     /// With --http: keep-alive connections
     #[arg(long, value_name = "N", default_value_t = 64, requires = "http",

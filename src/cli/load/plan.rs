@@ -87,6 +87,11 @@ impl Args {
         if self.broken > self.messages() {
             return refuse("--broken is more than --messages");
         }
+        if self.value_bytes > 0 && self.scenario == Choice::Of(Scenario::Clothesly) {
+            return refuse(
+                "--value-bytes does not go with --scenario clothesly: its messages are those of the incident",
+            );
+        }
         let in_pairs = self.scenario == Choice::Of(Scenario::Clothesly) && self.http.is_some();
         if in_pairs && self.messages() % 2 == 1 {
             return refuse(
@@ -145,6 +150,7 @@ impl Args {
             broken: self.broken,
             broken_reasons,
             value_bytes_max: config.consumer.message_max_bytes,
+            value_bytes_min: self.value_bytes,
         };
         Traffic::new(options, config.partitioner.clone())
     }
@@ -190,6 +196,11 @@ mod tests {
             ("--messages 5 --broken 6", "more than --messages"),
             ("--http http://a --broken 1", "cannot be used with"),
             ("--connections 5", "--http"),
+            ("--http http://a --value-bytes 500", "cannot be used with"),
+            (
+                "--scenario clothesly --value-bytes 500",
+                "those of the incident",
+            ),
             ("--watch-deadline 5", "--watch"),
             (
                 "--http http://a --scenario clothesly --messages 7",
@@ -203,6 +214,7 @@ mod tests {
             "",
             "--http http://a --messages 7",
             "--messages 5 --broken 5 --rate 3",
+            "--scenario zipf --value-bytes 10000",
         ] {
             assert_eq!(parse(line).err(), None, "{line}");
         }
