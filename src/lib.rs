@@ -53,3 +53,6 @@ pub mod cli;
 // All of the consumer against a simulated world.
 #[cfg(all(test, not(feature = "loom")))]
 mod simulation;
+// Inputs that nobody meant to send.
+#[cfg(test)]
+mod fuzz;

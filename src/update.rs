@@ -95,7 +95,7 @@ pub fn decode_into<'a>(
         changes.push(read_parent(parent, subscription)?);
     }
     if !is_plain {
-        check_count_names(&changes)?;
+        check_texts(&changes)?;
     }
     for (field, column, name) in [
         (fields.device_type, column::DEVICE_TYPE, "device_type"),
@@ -182,7 +182,7 @@ fn read_entries<'c, 'a>(
     }
 }
 
-/// Judges all values before any text, as `bad-tags` comes before `bad-text`.
+/// Judges values, and no text: what is wrong with a text is said when all else is right.
 fn read_tags<'a>(
     raw: &'a str,
     is_plain: bool,
@@ -202,14 +202,6 @@ fn read_tags<'a>(
                 shortened(value)
             );
             return Err(Rejection::new(Reason::BadTags, message));
-        }
-    }
-    if !is_plain {
-        for (name, text) in tags.iter().filter_map(entry) {
-            storable(name, "a tag's name")?;
-            if text.starts_with('"') && text.contains("\\u0000") && unescaped(text).contains('\0') {
-                return Err(nul("a tag's value"));
-            }
         }
     }
     for tag in tags {
@@ -304,11 +296,23 @@ fn read_text<'a>(
     Ok(Some(SetValue::Text(text)))
 }
 
-/// Only an escape can spell a NUL in JSON, so this is asked of few messages. Tags were judged when they were read.
-fn check_count_names(changes: &[Change<'_>]) -> Result<(), Rejection> {
+/// Names and values of tags, and names of counts. Only an escape can spell a NUL in JSON, so this is asked of few messages.
+fn check_texts(changes: &[Change<'_>]) -> Result<(), Rejection> {
     for change in changes {
-        if let Change::Add { name, .. } = change {
-            storable(name, "a count's name")?;
+        match change {
+            Change::Merge { name, value, .. } => {
+                storable(name, "a tag's name")?;
+                let is_nul_in = |text: &str| {
+                    text.starts_with('"')
+                        && text.contains("\\u0000")
+                        && unescaped(text).contains('\0')
+                };
+                if value.is_some_and(is_nul_in) {
+                    return Err(nul("a tag's value"));
+                }
+            }
+            Change::Add { name, .. } => storable(name, "a count's name")?,
+            Change::Set { .. } => {}
         }
     }
     Ok(())

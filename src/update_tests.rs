@@ -215,6 +215,18 @@ fn text_that_postgres_cannot_store_is_refused() {
     assert_eq!(fine[0].1.as_deref(), Some(r#""\\u0000\\ud800""#));
 }
 
+#[test]
+fn what_is_wrong_with_a_text_is_said_when_all_else_is_right() {
+    let nul = r#","tags":{"a":"\u0000"}"#;
+    for (fields, expected) in [
+        (r#","counts":{"c":1.5}"#, Reason::BadCounts),
+        (r#","parent_id":"x""#, Reason::BadId),
+        (r#","identifier":"\u0000""#, Reason::BadText),
+    ] {
+        assert_eq!(reason(&with(&format!("{nul}{fields}"))), expected);
+    }
+}
+
 /// What serde_json alone makes of an object.
 fn entries_of(raw: &str) -> Option<Vec<Change<'_>>> {
     let mut changes = Vec::new();

@@ -5,6 +5,8 @@
 //! offences; `snippets` shows of each what it refuses. What rustfmt and the lints in Cargo.toml
 //! hold is not repeated here.
 
+#[path = "tidy/dependencies.rs"]
+mod dependencies;
 #[path = "tidy/snippets.rs"]
 mod snippets;
 #[path = "tidy/source.rs"]
@@ -24,6 +26,7 @@ const RANKS: &[&[&str]] = &[
         "clock",
         "dead",
         "fault",
+        "fuzz",
         "ids",
         "partitioner",
         "sync",
@@ -68,7 +71,7 @@ const DOORS: &[(&[&str], &[&str])] = &[
     (&["postgres_openssl"], &["src/sink"]),
     (&["mio"], &["src/http"]),
     (&["postgres_protocol"], &["src/sink"]),
-    (&["r2d2", "r2d2_postgres"], &["src/sink"]),
+    (&["r2d2"], &["src/sink"]),
     (&["http_body_util", "httparse", "hyper"], &["src/http"]),
     (&["prometheus_client"], &["src/observe"]),
     (&["tracing_subscriber"], &["src/observe"]),

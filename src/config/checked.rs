@@ -90,6 +90,8 @@ pub struct PostgresAddress {
     pub tls: PostgresTls,
     /// `host:port/dbname`, for logs and errors.
     pub shown: String,
+    /// Where the password stands, if in a file. Read for each connection, since it may be another one by then.
+    pub password_file: Option<PathBuf>,
 }
 
 /// libpq's sslmode, with its meaning there.
@@ -264,6 +266,25 @@ impl std::fmt::Debug for Kafka {
         } = self;
         write!(f, "topic {topic} at {brokers} as group {group}")
     }
+}
+
+impl PostgresAddress {
+    /// What the driver needs, with the password that the file holds now.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn driver_now(&self) -> std::io::Result<postgres::Config> {
+        let mut driver = self.driver.clone();
+        if let Some(file) = &self.password_file {
+            driver.password(password_in(&std::fs::read_to_string(file)?));
+        }
+        Ok(driver)
+    }
+}
+
+/// A password file's content without the newline at its end.
+pub(super) fn password_in(content: &str) -> &str {
+    content.trim_end_matches(['\r', '\n'])
 }
 
 impl std::fmt::Debug for PostgresAddress {

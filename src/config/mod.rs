@@ -10,6 +10,8 @@ pub mod checked;
 mod check;
 mod core_groups;
 mod file;
+#[cfg(test)]
+mod fuzz_tests;
 mod ingest;
 mod keys;
 mod passthrough;

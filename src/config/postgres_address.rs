@@ -28,7 +28,10 @@ pub fn parse(text: &str) -> Result<PostgresAddress, String> {
         let cause = error
             .source()
             .map_or(error.to_string(), |cause| cause.to_string());
-        format!("which is no connection string that the driver knows: {cause}")
+        match names_only_words(&cause) {
+            true => format!("which is no connection string that the driver knows: {cause}"),
+            false => "which is no connection string that the driver knows; allowed is host=… dbname=… user=…, or postgres://…".into(),
+        }
     })?;
     if driver.get_hosts().is_empty() && driver.get_hostaddrs().is_empty() {
         return Err(
@@ -42,7 +45,24 @@ pub fn parse(text: &str) -> Result<PostgresAddress, String> {
     });
     set_timeouts(&mut driver, &options)?;
     let shown = shown(&driver);
-    Ok(PostgresAddress { driver, tls, shown })
+    Ok(PostgresAddress {
+        driver,
+        tls,
+        shown,
+        password_file: None,
+    })
+}
+
+/// Whether all that a message quotes are words as options are called. Where a connection string is mistyped, anything may pass for
+/// an option's name, the password too.
+fn names_only_words(message: &str) -> bool {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    quoted.all(is_word)
+}
+
+fn is_word(text: &str) -> bool {
+    let of_word = |c: char| c.is_ascii_lowercase() || c == '_';
+    !text.is_empty() && text.chars().all(of_word)
 }
 
 /// The connection string as it may be shown.
@@ -74,6 +94,7 @@ fn tls(options: &Options, local: bool) -> Result<PostgresTls, String> {
     let root = match options.value("sslrootcert") {
         None | Some("system") => None,
         Some(path) if PathBuf::from(path).is_file() => Some(PathBuf::from(path)),
+        Some(path) if path.contains('=') => return Err("whose sslrootcert names no file".into()),
         Some(path) => return Err(format!("whose sslrootcert names no file: {path}")),
     };
     let mode = options.value("sslmode");
@@ -93,7 +114,8 @@ fn tls(options: &Options, local: bool) -> Result<PostgresTls, String> {
             "whose sslmode={mode} turns to plain text, silently, when anyone on the way refuses TLS; \
              {ALLOWED}"
         )),
-        Some(mode) => Err(format!("whose sslmode is {mode}; {ALLOWED}")),
+        Some(mode) if is_word(mode) => Err(format!("whose sslmode is {mode}; {ALLOWED}")),
+        Some(_) => Err(format!("whose sslmode is no word; {ALLOWED}")),
     }
 }
 
@@ -204,8 +226,20 @@ impl Options {
             let (name, after) = remaining.split_once('=').ok_or(
                 "which is no connection string; allowed is host=… dbname=… user=…, or postgres://…",
             )?;
+            let is_apart = after.starts_with(char::is_whitespace);
             let (value, after) = keyword_value(after.trim_start())?;
             let name = name.trim_end();
+            // The driver would end here, and leave out all that follows.
+            if name.is_empty() {
+                return Err("which has a = without a name before it".to_owned());
+            }
+            // `host= password=x` would be a host of that name, to libpq too, and be shown as one.
+            if is_apart && value.contains('=') {
+                let shown = if is_word(name) { name } else { "an option" };
+                return Err(format!(
+                    "where {shown} has no value; give it one, or leave it out"
+                ));
+            }
             if !TAKEN_OUT.contains(&name) {
                 let escaped = value.replace('\\', "\\\\").replace('\'', "\\'");
                 rest.push_str(&format!("{name}='{escaped}' "));
@@ -360,6 +394,23 @@ mod tests {
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_mistyped_string_does_not_show_its_password() {
+        for text in [
+            "postgre://u:hunter2@db/rows?sslmode=require",
+            "host=db user=u password=my hunter2 dbname=rows",
+            "host=db sslmode= password=hunter2",
+            "host= password=hunter2",
+            "host=db =5432 password=hunter2",
+            "host=db sslrootcert= password=hunter2 sslmode=verify-ca",
+            "postgres://u@db/rows?sslmode=requirepassword=hunter2",
+            "postgres://u@db/rows?sslmode=verify-ca&sslrootcert=/x password=hunter2",
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(!error.contains("hunter2"), "{text}: {error}");
         }
     }
 

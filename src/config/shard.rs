@@ -1,6 +1,6 @@
 //! The shards: each by itself (range, address, password, lanes), then together (the ranges hold every first byte once).
 
-use super::checked::{PostgresAddress, Shard};
+use super::checked::{PostgresAddress, Shard, password_in};
 use super::file::Given;
 use super::keys;
 use super::postgres_address;
@@ -8,6 +8,7 @@ use super::problem::Origin;
 use super::reader::Reader;
 use crate::partitioner::Partitioner;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 /// All shards, sorted by the start of their range. Those with a problem are left out.
 pub(super) fn shards(read: &mut Reader<'_>, environment: &[(String, String)]) -> Vec<Shard> {
@@ -93,10 +94,18 @@ fn address(
              use postgres_password_file or _env",
         );
     }
-    if let Some(password) = password(read, shard, environment) {
-        address.driver.password(password);
+    if let Some(Password { text, file }) = password(read, shard, environment) {
+        address.driver.password(text);
+        address.password_file = file;
     }
     Some(address)
+}
+
+/// A password as it is now.
+struct Password {
+    text: String,
+    /// Where it stands, if in a file.
+    file: Option<PathBuf>,
 }
 
 /// The password that was given apart from the connection string.
@@ -104,7 +113,8 @@ fn password(
     read: &mut Reader<'_>,
     shard: &str,
     environment: &[(String, String)],
-) -> Option<String> {
+) -> Option<Password> {
+    let lasting = |text| Password { text, file: None };
     let [direct_key, file_key, variable_key] = [
         "postgres_password",
         "postgres_password_file",
@@ -119,12 +129,15 @@ fn password(
                 "stands where others may read it; use postgres_password_file or _env",
             );
         }
-        return Some(password.0);
+        return Some(lasting(password.0));
     }
     let (file, variable) = (read.text(&file_key), read.text(&variable_key));
     match (file.as_str(), variable.as_str()) {
         ("", "") => None,
-        (file, "") => password_of_file(read, &file_key, file),
+        (file, "") => password_of_file(read, &file_key, file).map(|text| Password {
+            text,
+            file: Some(PathBuf::from(file)),
+        }),
         ("", variable) => {
             let found = environment.iter().find(|(name, _)| name == variable);
             if found.is_none() {
@@ -133,7 +146,7 @@ fn password(
                     format!("found {variable}, but there is no such variable in the environment"),
                 );
             }
-            found.map(|(_, value)| value.clone())
+            found.map(|(_, value)| lasting(value.clone()))
         }
         _ => {
             read.refuse(
@@ -158,14 +171,14 @@ fn password_of_file(read: &mut Reader<'_>, key: &str, path: &str) -> Option<Stri
         std::fs::read_to_string(path)
     });
     match content {
-        Ok(content) if content.trim_end_matches(['\r', '\n']).is_empty() => {
+        Ok(content) if password_in(&content).is_empty() => {
             read.refuse(
                 key,
                 format!("{path} is empty; allowed is a file that holds the password"),
             );
             None
         }
-        Ok(content) => Some(content.trim_end_matches(['\r', '\n']).to_owned()),
+        Ok(content) => Some(password_in(&content).to_owned()),
         Err(error) => {
             read.refuse(key, format!("{path} can't be read: {error}"));
             None

@@ -270,7 +270,7 @@ fn check_shard(shard: &Shard, source: &Source) -> Result<(), Trouble> {
         .and_then(|()| check_apps(&mut client, &SUBSCRIPTION, shard.apps))
         .and_then(|()| check_source(&mut client, &SUBSCRIPTION, source))
         .map_err(|error| match error {
-            SchemaError::Postgres(error) => Trouble::Away(named(error.to_string())),
+            SchemaError::Postgres(why) => Trouble::Away(named(why)),
             wrong => Trouble::Wrong(named(wrong.to_string())),
         })
 }

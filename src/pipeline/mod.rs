@@ -14,6 +14,8 @@
 //! thread of the rules topic ends.
 //! Whatever misses its deadline is left behind: the process ends, and what it had in flight is read again.
 
+#[cfg(all(test, not(feature = "loom")))]
+mod admin_fuzz;
 pub mod checks;
 pub mod control;
 pub mod crew;

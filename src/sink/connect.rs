@@ -53,12 +53,24 @@ pub enum ConnectError {
     },
     /// Stop until somebody changes something: the server knows us and says no.
     #[error(
-        "Postgres at {address} refuses the connection: {reason}; check user, password and database, and pg_hba.conf"
+        "Postgres at {address} refuses the connection: {reason}; check user, password and until when it is valid, database, and pg_hba.conf"
     )]
     Refused {
         /// `host:port/dbname`.
         address: String,
         /// What the server said.
+        reason: String,
+    },
+    /// Try again later: the file with the password may be about to be replaced.
+    #[error(
+        "no password for Postgres at {address}: {file} can't be read: {reason}; check postgres_password_file"
+    )]
+    NoPassword {
+        /// `host:port/dbname`.
+        address: String,
+        /// The file.
+        file: String,
+        /// What the system said.
         reason: String,
     },
     /// Stop until somebody changes something: encryption can't be agreed on, or the certificate is not believed.
@@ -77,7 +89,7 @@ pub enum ConnectError {
 ///
 /// `application_name` is what `pg_stat_activity` shows, unless the address names another.
 pub fn connect(address: &PostgresAddress, application_name: &str) -> Result<Client, ConnectError> {
-    let mut driver = with_limits(&address.driver);
+    let mut driver = with_limits(&driver_now(address)?);
     if driver.get_application_name().is_none() {
         driver.application_name(application_name);
     }
@@ -88,6 +100,18 @@ pub fn connect(address: &PostgresAddress, application_name: &str) -> Result<Clie
             .connect(tls_connector(address)?),
     };
     connected.map_err(|error| judge(address, &error))
+}
+
+/// What the driver needs, with the password as it is now.
+pub(super) fn driver_now(address: &PostgresAddress) -> Result<postgres::Config, ConnectError> {
+    address.driver_now().map_err(|error| {
+        let file = address.password_file.as_deref().unwrap_or(Path::new(""));
+        ConnectError::NoPassword {
+            address: address.shown.clone(),
+            file: file.display().to_string(),
+            reason: error.to_string(),
+        }
+    })
 }
 
 /// What decides whose certificate is believed; for [`PostgresTls::Disable`] one that is never asked.
@@ -200,7 +224,7 @@ pub(super) fn judge(address: &PostgresAddress, error: &postgres::Error) -> Conne
 }
 
 /// The driver's errors say what was done; only their causes say what went wrong. Some say again what their causes say.
-fn with_causes(error: &dyn Error) -> String {
+pub(super) fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -225,6 +249,7 @@ mod tests {
             driver: driver.parse().unwrap(),
             tls,
             shown: "db.example:5432/app".to_owned(),
+            password_file: None,
         }
     }
 
@@ -246,6 +271,23 @@ mod tests {
             shown.contains("db.example:5432/app") && !shown.contains("hunter2"),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn a_password_file_is_read_for_each_connection() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("password");
+        let mut address = address("host=127.0.0.1 user=u", PostgresTls::Disable);
+        address.password_file = Some(file.clone());
+        for password in ["first", "second"] {
+            std::fs::write(&file, format!("{password}\n")).unwrap();
+            let driver = driver_now(&address).unwrap();
+            assert_eq!(driver.get_password(), Some(password.as_bytes()));
+        }
+        std::fs::remove_file(&file).unwrap();
+        let said = connect(&address, "test").err().unwrap().to_string();
+        assert!(said.contains(&file.display().to_string()), "{said}");
+        assert!(said.contains("check postgres_password_file"), "{said}");
     }
 
     #[test]

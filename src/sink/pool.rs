@@ -2,18 +2,24 @@
 //! running, and a pool's size can't. A pool that goes with its worker takes the connection along; and after an outage there are as
 //! many connections as workers, where one large pool would make one for each try.
 
-use super::connect::{ConnectError, judge, tls_connector};
+use super::connect::{ConnectError, driver_now, judge, tls_connector};
 use crate::config::checked::{PostgresAddress, Shard};
 use parking_lot::Mutex;
+use postgres::Client;
 use postgres_openssl::MakeTlsConnector;
-use r2d2::{CustomizeConnection, PooledConnection};
-use r2d2_postgres::PostgresConnectionManager;
+use r2d2::{CustomizeConnection, ManageConnection, PooledConnection};
 use scheduled_thread_pool::ScheduledThreadPool;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How r2d2 makes a connection.
-pub type Manager = PostgresConnectionManager<MakeTlsConnector>;
+/// How r2d2 makes a connection: with the password as it is then.
+#[derive(Clone)]
+pub struct Manager {
+    address: PostgresAddress,
+    /// For `pg_stat_activity`.
+    name: String,
+    tls: MakeTlsConnector,
+}
 
 /// How long a worker waits for a connection before it says that the shard is away, and tries again.
 const CONNECT_WAIT: Duration = Duration::from_secs(6);
@@ -45,32 +51,50 @@ pub struct ShardPool {
 /// What further pools of the same shard and core group are made from.
 #[derive(Clone)]
 struct Maker {
-    driver: postgres::Config,
-    tls: MakeTlsConnector,
-    address: PostgresAddress,
+    manager: Manager,
     threads: Arc<ScheduledThreadPool>,
 }
 
-#[derive(Debug)]
-struct Session;
+impl ManageConnection for Manager {
+    type Connection = Client;
+    type Error = ConnectError;
 
-impl CustomizeConnection<postgres::Client, postgres::Error> for Session {
-    fn on_acquire(&self, client: &mut postgres::Client) -> Result<(), postgres::Error> {
-        client.batch_execute(SESSION)
+    fn connect(&self) -> Result<Client, ConnectError> {
+        let mut driver = driver_now(&self.address)?;
+        let connected = driver
+            .application_name(&self.name)
+            .connect(self.tls.clone());
+        connected.map_err(|error| judge(&self.address, &error))
+    }
+
+    fn is_valid(&self, client: &mut Client) -> Result<(), ConnectError> {
+        let answered = client.batch_execute("");
+        answered.map_err(|error| judge(&self.address, &error))
+    }
+
+    fn has_broken(&self, client: &mut Client) -> bool {
+        client.is_closed()
+    }
+}
+
+#[derive(Debug)]
+struct Session(PostgresAddress);
+
+impl CustomizeConnection<Client, ConnectError> for Session {
+    fn on_acquire(&self, client: &mut Client) -> Result<(), ConnectError> {
+        let set = client.batch_execute(SESSION);
+        set.map_err(|error| judge(&self.0, &error))
     }
 }
 
 /// Why the last connection could not be made, for the workers that wait for one to report. r2d2 tells only one of them, and
 /// that in the driver's short form, which leaves the server's reason out.
-#[derive(Clone, Debug)]
-struct LastError {
-    address: PostgresAddress,
-    said: Arc<Mutex<Option<ConnectError>>>,
-}
+#[derive(Clone, Debug, Default)]
+struct LastError(Arc<Mutex<Option<ConnectError>>>);
 
-impl r2d2::HandleError<postgres::Error> for LastError {
-    fn handle_error(&self, error: postgres::Error) {
-        *self.said.lock() = Some(judge(&self.address, &error));
+impl r2d2::HandleError<ConnectError> for LastError {
+    fn handle_error(&self, error: ConnectError) {
+        *self.0.lock() = Some(error);
     }
 }
 
@@ -78,16 +102,17 @@ impl ShardPool {
     /// The first pool of a shard in a core group. Connects when asked to. r2d2's threads, which all of them share, inherit the
     /// calling thread's cores.
     pub fn new(shard: &Shard, group: usize) -> Result<Self, ConnectError> {
-        let mut driver = shard.postgres.driver.clone();
-        driver.application_name(&format!("millpond/{group}"));
         let threads = ScheduledThreadPool::builder()
             .num_threads(CONNECTING_MAX)
             .thread_name_pattern("r2d2-worker-{}")
             .build();
-        let maker = Maker {
-            driver,
+        let manager = Manager {
             tls: tls_connector(&shard.postgres)?,
             address: shard.postgres.clone(),
+            name: format!("millpond/{group}"),
+        };
+        let maker = Maker {
+            manager,
             threads: Arc::new(threads),
         };
         Ok(Self::made_by(maker))
@@ -99,10 +124,8 @@ impl ShardPool {
     }
 
     fn made_by(maker: Maker) -> Self {
-        let last_error = LastError {
-            address: maker.address.clone(),
-            said: Arc::default(),
-        };
+        let last_error = LastError::default();
+        let address = &maker.manager.address;
         let pool = r2d2::Pool::builder()
             .max_size(1)
             .min_idle(Some(0))
@@ -111,13 +134,13 @@ impl ShardPool {
             .max_lifetime(None)
             .idle_timeout(None)
             .connection_timeout(CONNECT_WAIT)
-            .connection_customizer(Box::new(Session))
+            .connection_customizer(Box::new(Session(address.clone())))
             .error_handler(Box::new(last_error.clone()))
             .thread_pool(maker.threads.clone())
-            .build_unchecked(Manager::new(maker.driver.clone(), maker.tls.clone()));
+            .build_unchecked(maker.manager.clone());
         Self {
             pool,
-            shown: maker.address.shown.clone(),
+            shown: address.shown.clone(),
             last_error,
             maker,
         }
@@ -126,7 +149,7 @@ impl ShardPool {
     /// A connection, within [`CONNECT_WAIT`]; else what is wrong, for people.
     pub fn connection(&self) -> Result<PooledConnection<Manager>, String> {
         let connection = self.pool.get();
-        let mut said = self.last_error.said.lock();
+        let mut said = self.last_error.0.lock();
         match connection {
             Ok(connection) => {
                 // What was wrong before is no reason for what may go wrong later.

@@ -3,6 +3,7 @@
 //! Offsets mean something only together with the topic's id, its partition count and the map of apps to shards. The table
 //! `millpond_source` remembers them with the incarnation; when what is found differs, nothing may be written.
 
+use super::connect::with_causes;
 use super::shape::{Kind, SetType, Shape};
 use crate::ids::Partition;
 use postgres::error::SqlState;
@@ -31,9 +32,9 @@ pub struct Source {
 /// Why a shard can't be written to. All but the first need somebody to act.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
-    /// Postgres is away or refused the question; try again.
+    /// Postgres is away or refused the question, in its words; try again.
     #[error("{0}")]
-    Postgres(#[from] postgres::Error),
+    Postgres(String),
     /// Tables are missing or of another shape.
     #[error(
         "the tables are not what millpond needs: {0}. `millpond init` makes what is missing; what differs is yours to change"
@@ -42,6 +43,20 @@ pub enum SchemaError {
     /// The offsets in the rows come from somewhere else.
     #[error("{0}")]
     Source(String),
+}
+
+impl From<postgres::Error> for SchemaError {
+    fn from(error: postgres::Error) -> Self {
+        let said = with_causes(&error);
+        Self::Postgres(match error.code() {
+            Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
+                format!(
+                    "{said} (SQLSTATE 42501): a grant is missing, src/sink/README.md has all of them"
+                )
+            }
+            _ => said,
+        })
+    }
 }
 
 /// What `init` did on a shard.

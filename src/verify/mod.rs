@@ -21,6 +21,9 @@ mod run;
 // The same for a log that is read while it grows, since it won't be there afterwards.
 mod follow;
 
+#[cfg(test)]
+mod decoder_fuzz;
+
 pub use follow::Follower;
 pub use report::{Difference, Example, Report};
 pub use run::{VerifyError, verify};

@@ -5,6 +5,7 @@
 //! - [`child`]: a millpond process that is ended with its test
 //! - [`services`]: the broker and the servers, killed or frozen and given back
 //! - [`reading`]: one reading of a consumer's metrics
+//! - `fuzz`: inputs that nobody meant to send, as the unit tests have them
 //! - [`browser`]: a real one without a window
 //! - [`spine`]: everything is applied, exactly, whatever is killed
 //! - [`mutants`]: deliberately broken builds are noticed
@@ -26,6 +27,9 @@
 //! - [`trouble`]: a row, a shard or a limit in trouble
 //! - [`bad_days`]: something is missing, away, or another one
 //! - [`secure`]: TLS and passwords, right and wrong, and where passwords must not show
+//! - [`rotation`]: passwords that change, roles that expire
+//! - [`roles`], [`acls`]: the least that each command may, in Postgres and in Kafka
+//! - [`admin`]: no change without the token, and whatever else is sent to the admin address
 //! - [`workers`]: their number changes under load
 //! - [`hangup`]: the configuration is read again
 //! - [`gaps`]: offsets that no update has
@@ -46,6 +50,8 @@
     reason = "tests say what they saw"
 )]
 
+mod acls;
+mod admin;
 mod allocations;
 mod assets;
 mod bad_days;
@@ -55,6 +61,8 @@ mod child;
 mod demo;
 mod faults;
 mod found;
+#[path = "../../src/fuzz.rs"]
+mod fuzz;
 mod gaps;
 mod hangup;
 mod hot;
@@ -76,6 +84,8 @@ mod reading;
 mod receiver;
 mod repartition;
 mod rewind;
+mod roles;
+mod rotation;
 mod rules;
 mod secure;
 mod services;

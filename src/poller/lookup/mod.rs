@@ -290,7 +290,7 @@ impl From<ConnectError> for Trouble {
 impl From<SchemaError> for Trouble {
     fn from(error: SchemaError) -> Self {
         match error {
-            SchemaError::Postgres(error) => Self::Away(error.to_string()),
+            SchemaError::Postgres(why) => Self::Away(why),
             SchemaError::Shape(why) | SchemaError::Source(why) => Self::Stop(why),
         }
     }
