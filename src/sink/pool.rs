@@ -8,11 +8,12 @@ use parking_lot::Mutex;
 use postgres::Client;
 use postgres_openssl::MakeTlsConnector;
 use r2d2::{CustomizeConnection, ManageConnection, PooledConnection};
+use r2d2_postgres::PostgresConnectionManager;
 use scheduled_thread_pool::ScheduledThreadPool;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How r2d2 makes a connection: with the password as it is then.
+/// How r2d2 makes a connection: as `r2d2_postgres` does, with the password as it is then.
 #[derive(Clone)]
 pub struct Manager {
     address: PostgresAddress,
@@ -61,9 +62,8 @@ impl ManageConnection for Manager {
 
     fn connect(&self) -> Result<Client, ConnectError> {
         let mut driver = driver_now(&self.address)?;
-        let connected = driver
-            .application_name(&self.name)
-            .connect(self.tls.clone());
+        driver.application_name(&self.name);
+        let connected = PostgresConnectionManager::new(driver, self.tls.clone()).connect();
         connected.map_err(|error| judge(&self.address, &error))
     }
 
