@@ -24,6 +24,8 @@ pub enum Reason {
     BadTags,
     /// `counts` is no object of 64-bit integers.
     BadCounts,
+    /// What a column of a table of yours can't take.
+    BadValue,
     /// A count would leave 64 bits.
     Overflow,
     /// Text that Postgres can't store: NUL, lone surrogates; or a text field that is none.
@@ -40,7 +42,7 @@ pub enum Reason {
 
 impl Reason {
     /// How many reasons there are.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = 16;
 
     /// All of them, in order.
     pub const ALL: [Self; Self::COUNT] = [
@@ -53,6 +55,7 @@ impl Reason {
         Self::WrongPartition,
         Self::BadTags,
         Self::BadCounts,
+        Self::BadValue,
         Self::Overflow,
         Self::BadText,
         Self::SelfParent,
@@ -73,6 +76,7 @@ impl Reason {
             Self::WrongPartition => "wrong-partition",
             Self::BadTags => "bad-tags",
             Self::BadCounts => "bad-counts",
+            Self::BadValue => "bad-value",
             Self::Overflow => "overflow",
             Self::BadText => "bad-text",
             Self::SelfParent => "self-parent",

@@ -13,6 +13,7 @@ pub mod dead;
 pub mod fault;
 pub mod ids;
 pub mod sync;
+pub mod table;
 pub mod update;
 // Pure.
 pub mod config;

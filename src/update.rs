@@ -14,11 +14,13 @@ use std::borrow::Cow;
 mod change;
 mod envelope;
 mod fields;
+mod general;
 mod plain;
 mod spares;
 
 pub use change::{Change, SetValue, Update, column};
 pub use envelope::{Envelope, judge};
+pub use general::{Content, decode_for, judge_for, names_in, paths_found};
 pub use spares::Spares;
 
 /// Why a message can't be applied, ever.
@@ -110,6 +112,7 @@ pub fn decode_into<'a>(
     }
     Ok(Update {
         key: RowKey { app, subscription },
+        values: None,
         changes,
         unknown_keys: fields.unknown_keys,
     })
@@ -245,7 +248,7 @@ fn read_counts<'a>(
 fn entry<'c, 'a>(change: &'c Change<'a>) -> Option<(&'c Cow<'a, str>, &'a str)> {
     match change {
         Change::Merge { name, value, .. } => value.map(|value| (name, value)),
-        Change::Add { .. } | Change::Set { .. } => None,
+        Change::Add { .. } | Change::Set { .. } | Change::Amount { .. } | Change::Delete => None,
     }
 }
 
@@ -312,7 +315,7 @@ fn check_texts(changes: &[Change<'_>]) -> Result<(), Rejection> {
                 }
             }
             Change::Add { name, .. } => storable(name, "a count's name")?,
-            Change::Set { .. } => {}
+            Change::Set { .. } | Change::Amount { .. } | Change::Delete => {}
         }
     }
     Ok(())

@@ -30,6 +30,7 @@ const RANKS: &[&[&str]] = &[
         "ids",
         "partitioner",
         "sync",
+        "table",
         "update",
     ],
     // Pure.

@@ -1,11 +1,12 @@
 //! `millpond config`: check, show, example.
 
-use super::{ConfigArgs, UsageError, print_data};
+use super::{ConfigArgs, UsageError, paths, print_data};
 use crate::config::checked::{Config, Kafka, Shard};
 use crate::config::{ConfigError, EXAMPLE, Loaded, Problem, apps_shown, table};
 use crate::kafka::admin::Admin;
 use crate::kafka::client::client_config;
 use crate::sink::connect::connect;
+use crate::sink::{schema, shape};
 use anyhow::{Context, bail, ensure};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -81,11 +82,12 @@ fn connections(config: &Config, shard: &Shard) -> usize {
 fn try_all(config: &Config) -> anyhow::Result<()> {
     let mut failures = Vec::new();
     let kafka = try_kafka(config);
+    let paths = config.table.iter().map(|table| paths::look(config, table));
     let shards = config
         .shards
         .iter()
         .map(|shard| try_shard(config, shard).with_context(|| format!("shard {}", shard.name)));
-    for tried in std::iter::once(kafka).chain(shards) {
+    for tried in std::iter::once(kafka).chain(shards).chain(paths) {
         match tried {
             Ok(found) => print_data(&found)?,
             Err(error) => failures.push(format!("{error:#}")),
@@ -124,6 +126,9 @@ fn try_shard(config: &Config, shard: &Shard) -> anyhow::Result<String> {
             + coalesce(current_setting('reserved_connections', true)::int, 0)";
     let mut client = connect(&shard.postgres, "millpond config check")?;
     let row = client.query_one(ASK, &[])?;
+    if config.table.is_some() {
+        schema::check_tables(&mut client, shape::of(config.table.as_deref()))?;
+    }
     let version: &str = row.get(0);
     let (most, reserved): (i32, i32) = (row.get(1), row.get(2));
     let needed = connections(config, shard);

@@ -1,7 +1,7 @@
 //! `millpond dead`: list, show, replay, drop.
 
 use super::table::table;
-use super::{ConfigArgs, UsageError, moment, print_data, print_note};
+use super::{ConfigArgs, UsageError, for_subscriptions_only, moment, print_data, print_note};
 use crate::clock;
 use crate::config::Config;
 use crate::dead::Reason;
@@ -285,6 +285,7 @@ fn shown(bytes: Option<&[u8]>) -> String {
 
 fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?.config;
+    for_subscriptions_only(&config, "dead replay")?;
     let admin = Admin::connect(&config.kafka)?;
     let limits = Limits {
         attempts_max: args.attempts_max,

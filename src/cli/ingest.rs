@@ -1,7 +1,7 @@
 //! `millpond ingest`: the HTTP edge.
 
 use super::run::{ADMIN_STOP, CANT_NOTIFY};
-use super::{ConfigArgs, UsageError, print_data, stop_at_signals};
+use super::{ConfigArgs, UsageError, for_subscriptions_only, print_data, stop_at_signals};
 use crate::http::{Method, Routes};
 use crate::ingest::{Edge, Stopped};
 use crate::observe::edge::EdgeRecorder;
@@ -35,6 +35,7 @@ pub struct Args {
 /// Runs until it is told to stop, and prints how many answers there were by status.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?.config;
+    for_subscriptions_only(&config, "ingest")?;
     log::start(&config.telemetry)?;
     let traces = Traces::start(&config.telemetry, &config.kafka, "millpond-ingest");
     let traces = traces.map_err(|error| UsageError(error.to_string()))?;

@@ -1,12 +1,12 @@
 //! `millpond init`: makes the topics and the tables. What is there already is compared, never changed.
 
-use super::{ConfigArgs, print_data, print_note};
+use super::{ConfigArgs, UsageError, print_data, print_note};
 use crate::clock;
 use crate::config::Config;
 use crate::kafka::admin::Admin;
 use crate::pipeline::checks;
 use crate::rules;
-use crate::sink::{connect, schema, shape};
+use crate::sink::{catalogue, connect, schema, shape};
 use anyhow::{Context, bail, ensure};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,11 +25,21 @@ const DEAD_LETTER_BYTES_MAX: &str = "17825792";
 pub struct Args {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Print what a table of yours lacks of Millpond's own columns, as statements; makes nothing else
+    #[arg(long)]
+    adopt: bool,
+    /// Run the statements that --adopt prints
+    #[arg(long, requires = "adopt")]
+    apply: bool,
 }
 
 /// Makes what is missing and says what it did.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?.config;
+    if args.adopt {
+        adopt(&config, args.apply)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     make(&config, print_data)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -68,6 +78,40 @@ pub(super) fn make(
         rules.name
     );
     init_shards(&admin, config, say)
+}
+
+/// Prints, and runs if it is asked to, what gives a table that is there the columns of the fence.
+fn adopt(config: &Config, applies: bool) -> anyhow::Result<()> {
+    let shape = shape::of(config.table.as_deref());
+    ensure!(
+        config.table.is_some(),
+        UsageError("--adopt is for a table of yours: the configuration has no [table]".to_owned())
+    );
+    let mut left = 0;
+    for shard in &config.shards {
+        let of_shard = || format!("shard {} ({})", shard.name, shard.postgres.shown);
+        let mut client =
+            connect::connect(&shard.postgres, "millpond/init").with_context(of_shard)?;
+        let statements = catalogue::adoption(&mut client, shape).with_context(of_shard)?;
+        if statements.is_empty() {
+            print_note(&format!("{}: nothing to adopt", of_shard()));
+        }
+        for statement in statements {
+            print_data(&format!("{statement};"))?;
+            if applies {
+                client.batch_execute(&statement).with_context(of_shard)?;
+                print_note(&format!("{}: done", of_shard()));
+            } else {
+                left += 1;
+            }
+        }
+    }
+    if left > 0 {
+        print_note(
+            "nothing was changed; --apply runs these statements, then `millpond init` makes the rest",
+        );
+    }
+    Ok(())
 }
 
 /// A topic as it is to be made.
@@ -133,8 +177,8 @@ fn init_shards(
                 of_shard()
             );
         }
-        let made =
-            schema::init(&mut client, &shape::SUBSCRIPTION, &source).with_context(of_shard)?;
+        let shape = shape::of(config.table.as_deref());
+        let made = schema::init(&mut client, shape, &source).with_context(of_shard)?;
         let tables = match made.tables.as_slice() {
             [] => "tables are there".to_owned(),
             tables => format!("made {}", tables.join(", ")),

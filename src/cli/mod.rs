@@ -22,6 +22,7 @@ mod workers;
 // What several of them ask, read and print.
 mod admin_client;
 mod moment;
+mod paths;
 mod reload;
 mod table;
 
@@ -137,6 +138,17 @@ impl ConfigArgs {
             print_note(&format!("warning: {warning}"));
         }
         Ok(loaded)
+    }
+}
+
+/// Ends a command that knows nothing of other tables.
+fn for_subscriptions_only(config: &crate::config::Config, command: &str) -> Result<(), UsageError> {
+    match &config.table {
+        None => Ok(()),
+        Some(table) => Err(UsageError(format!(
+            "`millpond {command}` is for the table subscription only, and the configuration has [table] name = \"{}\"",
+            table.name
+        ))),
     }
 }
 

@@ -1,8 +1,9 @@
 //! `millpond verify`: whether every row is what its updates make of it.
 
-use super::{ConfigArgs, print_data, print_note};
+use super::{ConfigArgs, UsageError, print_data, print_note};
+use crate::config::checked::OnMissingRow;
 use crate::verify::{Report, verify};
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use std::process::ExitCode;
 
 /// Read the topic again, compute what every row should be, and compare with Postgres
@@ -18,6 +19,14 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?.config;
+    let skips = config.consumer.on_missing_row == OnMissingRow::Skip;
+    ensure!(
+        config.table.is_none() || !skips,
+        UsageError(
+            "with consumer.on_missing_row = \"skip\" rows come from elsewhere, so the log can't judge a table of [table]"
+                .to_owned()
+        )
+    );
     print(&verify(&config)?)
 }
 

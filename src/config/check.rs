@@ -12,8 +12,10 @@ use super::passthrough::librdkafka;
 use super::problem::{ConfigError, Problem};
 use super::reader::Reader;
 use super::shard;
+use super::table;
 use super::written::Written;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The configuration and its warnings. `environment` is where `postgres_password_env` looks.
@@ -28,6 +30,7 @@ pub(super) fn check(
         1..=100_000,
         "more than a cluster bears; 720 divides evenly by many counts of shards and consumers",
     );
+    let table = table::table(&mut read);
     let consumer = consumer(&mut read);
     let rules = rules(&mut read);
     let hot = hot(&mut read);
@@ -40,12 +43,16 @@ pub(super) fn check(
     let partitioner = shard::partitioner(&mut read, &shards, partitions);
     relations_of_kafka(&mut read, &kafka, &consumer, shards.len());
     relations_of_sizes(&mut read, &consumer, &ingest);
+    if let Some(table) = &table {
+        table::relations(&mut read, table, &kafka, consumer.on_missing_row);
+    }
     read.finish()?;
 
     let config = Config {
         kafka,
         shards,
         partitioner: partitioner.expect("without problems there is one"),
+        table: table.map(Arc::new),
         consumer,
         rules,
         hot,

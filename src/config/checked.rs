@@ -2,7 +2,8 @@
 //! type. The rest of the program sees only this. Each limit says which accident it prevents.
 
 use crate::partitioner::Partitioner;
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use crate::table::Table;
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 /// Everything that a command may need. Made only by [`super::load`].
 #[derive(Clone, Debug)]
@@ -13,6 +14,8 @@ pub struct Config {
     pub shards: Vec<Shard>,
     /// App → shard → partition, from the shards' ranges.
     pub partitioner: Partitioner,
+    /// The table that updates are applied to; `None` for the subscriptions.
+    pub table: Option<Arc<Table>>,
     /// What `run` does with the stream.
     pub consumer: Consumer,
     /// Limits on what an update may do.

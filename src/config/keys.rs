@@ -38,8 +38,15 @@ pub(super) const DEAD_LETTER_TOPIC: &str = "kafka.dead_letter_topic";
 /// Settings below it are librdkafka's.
 pub(super) const LIBRDKAFKA: &str = "kafka.librdkafka.";
 
+/// Settings below it are columns of the table, each with its own few: `table.columns.NAME.KEY`.
+pub(super) const COLUMNS: &str = "table.columns.";
+
+/// What may be said of a column: where it is, then its rules.
+pub(super) const COLUMN_KEYS: [&str; 7] =
+    ["from", "key", "set", "add", "keep_max", "keep_min", "merge"];
+
 /// All settings but the shards' and librdkafka's, in the order in which they are shown.
-pub(super) const KEYS: [Key; 44] = [
+pub(super) const KEYS: [Key; 49] = [
     key("kafka.brokers", "", "127.0.0.1:9092"),
     key("kafka.topic", "", "subscription-updates"),
     key("kafka.group", "", "millpond"),
@@ -48,6 +55,11 @@ pub(super) const KEYS: [Key; 44] = [
     key("kafka.incarnation", "", "1"),
     key("kafka.start", "", "earliest"),
     key(DEAD_LETTER_TOPIC, "", ""),
+    key("table.name", "", ""),
+    key("table.shard_by", "", ""),
+    key("table.delete", "", "never"),
+    key("table.delete_field", "", ""),
+    key("table.delete_values", "", "[]"),
     key("consumer.core_groups", "cores", "[]"),
     key("consumer.in_memory_max_per_partition", "messages", "8192"),
     key("consumer.in_memory_bytes_max", "bytes", "256MiB"),

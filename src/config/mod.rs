@@ -2,7 +2,7 @@
 //! defaults; what can't be right is refused here, with its place, so that no other room checks it again.
 //!
 //! `keys` names every setting; `file` is the TOML; `written` lays the sources over each other; `reader` turns one value
-//! into what it must be; `check` (with `shard`, `core_groups`, `passthrough`, `postgres_address`) holds every bound and
+//! into what it must be; `check` (with `shard`, `table`, `core_groups`, `passthrough`, `postgres_address`) holds every bound and
 //! relation; `show` prints; `problem` is what is wrong, and where.
 
 pub mod checked;
@@ -20,6 +20,7 @@ mod problem;
 mod reader;
 mod shard;
 mod show;
+mod table;
 #[cfg(test)]
 mod tests;
 mod written;
@@ -28,7 +29,7 @@ pub use checked::Config;
 pub use postgres_address::parse as postgres_address;
 pub use problem::{ConfigError, Origin, Problem};
 pub use shard::shown as apps_shown;
-pub use show::{Value, table};
+pub use show::{Value, lines as table};
 
 use std::path::PathBuf;
 

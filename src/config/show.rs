@@ -67,6 +67,19 @@ pub(super) fn values(written: &Written, config: &Config) -> Vec<Value> {
             values.push(value);
         }
     }
+    let (table, others): (Vec<&Key>, Vec<&Key>) = others
+        .into_iter()
+        .partition(|key| key.name.starts_with("table."));
+    values.extend(table.iter().map(plain));
+    for column in &written.columns {
+        values.extend(column.entries.iter().map(|(key, setting)| Value {
+            key: format!("{}{}.{key}", keys::COLUMNS, column.name),
+            value: shown(setting, false),
+            unit: "",
+            origin: setting.origin.clone(),
+            fingerprint: fingerprint(setting),
+        }));
+    }
     values.extend(others.iter().map(plain));
     values
 }
@@ -92,7 +105,7 @@ fn shown(setting: &Setting, secret: bool) -> String {
 
 /// A line for each value, in columns.
 #[must_use]
-pub fn table(values: &[Value]) -> String {
+pub fn lines(values: &[Value]) -> String {
     let width = |column: fn(&Value) -> &str| {
         let widths = values.iter().map(|value| column(value).chars().count());
         widths.max().unwrap_or(0)

@@ -6,6 +6,7 @@ use super::checked::{OnMissingRow, PostgresTls, Secret};
 use super::*;
 
 mod shards;
+mod tables;
 
 const ONE_SHARD: &str = "[[shard]]\nname = \"a\"\napps = \"00-ff\"\n\
                          postgres = \"host=127.0.0.1 dbname=millpond user=millpond\"\n";

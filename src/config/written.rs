@@ -22,6 +22,23 @@ pub(super) struct WrittenShard {
     pub origin: Origin,
 }
 
+/// A column of `[table.columns]`.
+#[derive(Clone, Debug)]
+pub(super) struct WrittenColumn {
+    pub name: String,
+    /// Its first line.
+    pub origin: Origin,
+    /// In the order of the file.
+    pub entries: Vec<(String, Setting)>,
+}
+
+impl WrittenColumn {
+    /// Whether something is said of it under that key.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|(name, _)| name == key)
+    }
+}
+
 /// All sources merged.
 #[derive(Debug)]
 pub(super) struct Written {
@@ -31,6 +48,8 @@ pub(super) struct Written {
     settings: BTreeMap<String, Setting>,
     /// In the order of the file; names are legal and unique.
     pub shards: Vec<WrittenShard>,
+    /// In the order of the file.
+    pub columns: Vec<WrittenColumn>,
     /// In the order in which they were first given.
     pub librdkafka: Vec<(String, Setting)>,
 }
@@ -101,6 +120,7 @@ impl Merge {
                 path,
                 settings: BTreeMap::new(),
                 shards: Vec::new(),
+                columns: Vec::new(),
                 librdkafka: Vec::new(),
             },
             problems: Vec::new(),
@@ -229,6 +249,8 @@ impl Merge {
                 Some((_, known)) => *known = setting,
                 None => given.push((name.to_owned(), setting)),
             }
+        } else if let Some(name) = name.strip_prefix(keys::COLUMNS) {
+            self.column(name, setting);
         } else if name.starts_with("shard.") && self.names_no_shard(name) {
             let text = format!(
                 "`{name}`: shards are given as [[shard]] in the file, with name, apps and postgres"
@@ -238,6 +260,28 @@ impl Merge {
             let known = self.written.settings.keys().map(String::as_str);
             let nearest = nearest(name, known).map(str::to_owned);
             self.unknown(setting.origin, &format!("`{name}`"), nearest.as_deref());
+        }
+    }
+
+    /// `NAME.KEY`, of the file only: what else would say in which order they are?
+    fn column(&mut self, path: &str, setting: Setting) {
+        let is_in_file = matches!(setting.origin, Origin::File { .. });
+        let Some((name, key)) = path.split_once('.').filter(|_| is_in_file) else {
+            let text = format!(
+                "`{}{path}`: columns are given in the file, as NAME = {{ set = \"text\", from = \"a.b\" }} under [table.columns]",
+                keys::COLUMNS
+            );
+            return self.problem(setting.origin, text);
+        };
+        let columns = &mut self.written.columns;
+        let entry = (key.to_owned(), setting);
+        match columns.iter_mut().find(|column| column.name == name) {
+            Some(column) => column.entries.push(entry),
+            None => columns.push(WrittenColumn {
+                name: name.to_owned(),
+                origin: entry.1.origin.clone(),
+                entries: vec![entry],
+            }),
         }
     }
 

@@ -185,7 +185,7 @@ impl Rules {
                     counts += 1;
                     ("counts", name, "")
                 }
-                Change::Set { .. } => continue,
+                Change::Set { .. } | Change::Amount { .. } | Change::Delete => continue,
             };
             if name.len() > limits.name_max_bytes {
                 let what = format!("the name {:?} in {field}", shortened(name));

@@ -72,6 +72,7 @@ pub(super) fn spoil(
         Reason::Overflow | Reason::LinkLimit | Reason::Database => {
             unreachable!("{reason} depends on the row, so no message has it of itself")
         }
+        Reason::BadValue => unreachable!("{reason} is of other tables"),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::observe::Registry;
 use crate::rules;
 use crate::sink::connect::connect;
 use crate::sink::schema::{SchemaError, Source, check_apps, check_source, check_tables};
-use crate::sink::shape::SUBSCRIPTION;
+use crate::sink::shape::{self, Shape};
 use crate::sync::{Ordering, SignalFlag};
 use crate::worker::SinkKind;
 use crossbeam_channel::RecvTimeoutError;
@@ -77,7 +77,8 @@ fn check_shards(config: &Config, source: &Source, signal: &SignalFlag) -> Result
     let (say, said) = crossbeam_channel::bounded(config.shards.len());
     for (at, shard) in config.shards.iter().enumerate() {
         let (shard, source, say) = (shard.clone(), source.clone(), say.clone());
-        check_thread(move || say.send((at, check_shard(&shard, &source))))?;
+        let shape = shape::of(config.table.as_deref());
+        check_thread(move || say.send((at, check_shard(&shard, shape, &source))))?;
     }
     let mut silent: Vec<usize> = (0..config.shards.len()).collect();
     let deadline = crate::clock::now() + SHARD_WAIT;
@@ -262,13 +263,13 @@ pub fn left_behind(admin: &Admin, group: &str, topic: &str) -> Result<i64, Kafka
     Ok(behind.map(|offsets| offsets.end - offsets.start).sum())
 }
 
-fn check_shard(shard: &Shard, source: &Source) -> Result<(), Trouble> {
+fn check_shard(shard: &Shard, shape: &Shape, source: &Source) -> Result<(), Trouble> {
     let named = |why: String| format!("shard {}: {why}", shard.name);
     let mut client = connect(&shard.postgres, "millpond/check")
         .map_err(|error| Trouble::Away(named(error.to_string())))?;
-    check_tables(&mut client, &SUBSCRIPTION)
-        .and_then(|()| check_apps(&mut client, &SUBSCRIPTION, shard.apps))
-        .and_then(|()| check_source(&mut client, &SUBSCRIPTION, source))
+    check_tables(&mut client, shape)
+        .and_then(|()| check_apps(&mut client, shape, shard.apps))
+        .and_then(|()| check_source(&mut client, shape, source))
         .map_err(|error| match error {
             SchemaError::Postgres(why) => Trouble::Away(named(why)),
             wrong => Trouble::Wrong(named(wrong.to_string())),

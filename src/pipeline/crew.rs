@@ -14,7 +14,7 @@ use crate::observe::changes::WorkerChange;
 use crate::observe::recorder::{ConnectionState, WorkerRecorder};
 use crate::ready::ReadySet;
 use crate::sink::pool::ShardPool;
-use crate::sink::shape::SUBSCRIPTION;
+use crate::sink::shape;
 use crate::sink::shard::ShardConnection;
 use crate::worker::apply::{Applier, Shared};
 use crate::worker::{Worker, WorkerSettings};
@@ -98,11 +98,11 @@ impl Crew {
     ) -> Result<(), RunError> {
         let ShardIndex(shard) = recorder.shard;
         let incarnation = self.config.kafka.incarnation;
-        let connection =
-            ShardConnection::new(self.pools[shard].another(), &SUBSCRIPTION, incarnation);
+        let shape = shape::of(self.config.table.as_deref());
+        let connection = ShardConnection::new(self.pools[shard].another(), shape, incarnation);
         let applier = Applier::new(
             connection,
-            &SUBSCRIPTION,
+            shape,
             self.config.consumer.on_missing_row,
             recorder.clone(),
             &self.shared,
@@ -376,6 +376,7 @@ fn settings(start: &GroupStart) -> WorkerSettings {
         batch_linger: config.consumer.batch_linger,
         incarnation: config.kafka.incarnation,
         partitioner: partitioner.map(Arc::new),
+        table: config.table.clone(),
         rules: start.poller_shared.rules.clone(),
     }
 }

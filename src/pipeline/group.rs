@@ -244,6 +244,7 @@ fn poller_settings(config: &Config, options: RunOptions, slots: Slots) -> Poller
         revoke_deadline: consumer.revoke_deadline,
         on_lost_records: consumer.on_lost_records,
         partitioner: Arc::new(config.partitioner.clone()),
+        table: config.table.clone(),
         terms: Terms {
             incarnation: config.kafka.incarnation,
             ahead_min: AHEAD_MIN,

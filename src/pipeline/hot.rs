@@ -16,7 +16,7 @@ use crate::observe::page::sampler::Sampler;
 use crate::observe::recorder::WorkerRecorder;
 use crate::observe::status::Status;
 use crate::sink::identity::identities;
-use crate::sink::shape::SUBSCRIPTION;
+use crate::sink::shape;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -66,8 +66,9 @@ impl Ending {
 pub fn board(config: &Config) -> Board {
     let addresses = config.shards.iter().map(|shard| shard.postgres.clone());
     let addresses: Vec<_> = addresses.collect();
+    let shape = shape::of(config.table.as_deref());
     let ask = move |ShardIndex(shard): ShardIndex, keys: &[RowKey]| {
-        identities(&addresses[shard], &SUBSCRIPTION, keys).map_err(|error| error.to_string())
+        identities(&addresses[shard], shape, keys).map_err(|error| error.to_string())
     };
     Board::new(Identities::new(config.shards.len(), Arc::new(ask)))
 }

@@ -39,6 +39,7 @@ use crate::ready::ReadySet;
 use crate::rules::Rules;
 use crate::sink::rate::{WriteRate, WriteRates};
 use crate::sync::{AtomicBool, Ordering};
+use crate::table::Table;
 use anew::Silence;
 use assignment::{Assigned, Budget, DeadEpoch, Slots};
 use lookup::{Answer, LookupClient};
@@ -79,6 +80,8 @@ pub struct PollerSettings {
     pub on_lost_records: OnLostRecords,
     /// Which shard a partition is of.
     pub partitioner: Arc<Partitioner>,
+    /// The table that messages are for; `None` for the subscriptions.
+    pub table: Option<Arc<Table>>,
     /// How far an epoch may dispatch.
     pub terms: tenure::Terms,
     /// Its epochs are named from here on; chosen so that no other poller's are.

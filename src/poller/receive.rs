@@ -10,7 +10,7 @@ use crate::kafka::consumer::stops_partition;
 use crate::kafka::dead_letters::DeadLetter;
 use crate::kafka::member::{Member, Queue, Record};
 use crate::observe::recorder::PartitionAlarm;
-use crate::update::{Envelope, judge};
+use crate::update::{Envelope, judge, judge_for};
 use std::time::Instant;
 
 impl<M: Member> Poller<M> {
@@ -121,11 +121,13 @@ impl<M: Member> Poller<M> {
             dispatched_ms: now_ms,
             bytes: u32::try_from(length).unwrap_or(u32::MAX),
         });
-        match judge(
-            message.key(),
-            message.value(),
-            self.settings.message_max_bytes,
-        ) {
+        let (key, value) = (message.key(), message.value());
+        let bytes_max = self.settings.message_max_bytes;
+        let judged = match &self.settings.table {
+            None => judge(key, value, bytes_max),
+            Some(table) => judge_for(table, key, value, bytes_max),
+        };
+        match judged {
             Ok(Envelope {
                 subscription,
                 key,

@@ -445,6 +445,9 @@ impl RowWrite {
                     read.parent = Some(value.map(row));
                 }
                 Kind::Set(_) => {}
+                Kind::Sum(_) | Kind::Max(_) | Kind::Min(_) => {
+                    unreachable!("no subscription has any")
+                }
             }
             if batch.touched.has_guard(index) {
                 read.guards = next().map(json).unwrap_or_default();

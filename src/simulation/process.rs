@@ -106,6 +106,7 @@ impl Shape {
             revoke_deadline: REVOKE_DEADLINE,
             on_lost_records: world.borrow().truth.on_lost_records(),
             partitioner: world.borrow().topic.partitioner.clone(),
+            table: None,
             terms: Terms {
                 incarnation: INCARNATION,
                 ahead_min: self.ahead_min,
@@ -122,6 +123,7 @@ impl Shape {
             batch_linger: Duration::ZERO,
             incarnation: INCARNATION,
             partitioner: Some(world.borrow().topic.partitioner.clone()),
+            table: None,
             rules: rules.clone(),
         }
     }

@@ -6,6 +6,7 @@ use super::world::{Met, Shared};
 use crate::ids::{Partition, Position, RowKey, ShardIndex};
 use crate::sink::shard::{Linked, Refusal, Remembered, ShardSession, SinkError, WriteBatch};
 use crate::sink::sqlstate::Verdict;
+use crate::table::Asked;
 use corosensei::Yielder;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -291,15 +292,15 @@ impl ShardSession for Session<'_> {
         }
     }
 
-    fn ask(&mut self, keys: &[RowKey]) -> Result<Vec<Option<Position>>, SinkError> {
-        match self.call(Statement::Ask(keys.to_vec()))? {
+    fn ask(&mut self, rows: &[Asked<'_>]) -> Result<Vec<Option<Position>>, SinkError> {
+        match self.call(Statement::Ask(keys_of(rows)))? {
             Reply::Fences(fences) => Ok(fences),
             other => unreachable!("{other:?}"),
         }
     }
 
-    fn unlocked(&mut self, keys: &[RowKey]) -> Result<Vec<bool>, SinkError> {
-        match self.call(Statement::Unlocked(keys.to_vec()))? {
+    fn unlocked(&mut self, rows: &[Asked<'_>]) -> Result<Vec<bool>, SinkError> {
+        match self.call(Statement::Unlocked(keys_of(rows)))? {
             Reply::Unlocked(unlocked) => Ok(unlocked),
             other => unreachable!("{other:?}"),
         }
@@ -381,4 +382,8 @@ impl ShardSession for Session<'_> {
             other => unreachable!("{other:?}"),
         }
     }
+}
+
+fn keys_of(rows: &[Asked<'_>]) -> Vec<RowKey> {
+    rows.iter().map(|row| row.key).collect()
 }

@@ -19,18 +19,22 @@ pub fn identities(
     shape: &Shape,
     keys: &[RowKey],
 ) -> Result<Vec<Option<Identity>>, StandingError> {
+    // Only subscriptions have the two columns.
+    if shape.link.is_none() {
+        return Ok(vec![None; keys.len()]);
+    }
     let mut client = connect(address, "millpond hot")?;
     let name = |of: u8| shape.columns[usize::from(of)].name;
     let columns = format!(
         "t.{} IS NOT NULL, t.{}, t.{}",
-        shape.keys[0],
+        shape.keys[0].sql,
         name(column::IDENTIFIER),
         name(column::PARENT)
     );
     let asked = client.batch_execute(SESSION);
     let asked = asked.and_then(|()| look(&mut client, shape, keys, &columns));
     let rows = asked.map_err(|source| StandingError::Read {
-        table: shape.table,
+        table: shape.name,
         address: address.shown.clone(),
         source,
     })?;

@@ -17,7 +17,7 @@ impl Shape {
     /// Makes rows that don't exist, with a fence below all others, and locks all, in the order of the arrays: a row of a conflict
     /// is locked even where the condition leaves it alone. Parameters: keys, incarnation.
     fn make_and_lock(&self) -> String {
-        let [key_0, key_1] = self.keys;
+        let keys = self.key_columns();
         let objects = self
             .columns
             .iter()
@@ -26,20 +26,24 @@ impl Shape {
             .map(|column| (format!(", {}", column.name), ", '{}'::jsonb"))
             .unzip();
         format!(
-            "INSERT INTO {} AS t ({key_0}, {key_1}, source_incarnation, source_leader_epoch, source_offset, updated_at{names}) \
+            "INSERT INTO {} AS t ({keys}, source_incarnation, source_leader_epoch, source_offset, updated_at{names}) \
              SELECT e.key_0, e.key_1, $3, -1, -1, 'epoch'::timestamptz{values} FROM {ASKED} ORDER BY e.number \
-             ON CONFLICT ({key_0}, {key_1}) DO UPDATE SET updated_at = t.updated_at WHERE false",
+             ON CONFLICT ({keys}) DO UPDATE SET updated_at = t.updated_at WHERE false",
             self.table
         )
     }
 
     /// Locks rows in the order of the arrays: number (from 1), fence, parent of each that exists.
     fn lock(&self) -> String {
-        let ([key_0, key_1], link) = (self.keys, self.columns[usize::from(self.link)].name);
+        let link = self
+            .link
+            .expect("only rows that may be linked are locked so");
         format!(
-            "SELECT e.number::int4, t.source_incarnation, t.source_leader_epoch, t.source_offset, t.{link} FROM {ASKED} \
-             JOIN {} AS t ON t.{key_0} = e.key_0 AND t.{key_1} = e.key_1 ORDER BY e.number FOR NO KEY UPDATE OF t",
-            self.table
+            "SELECT e.number::int4, t.source_incarnation, t.source_leader_epoch, t.source_offset, t.{} FROM {ASKED} \
+             JOIN {} AS t ON {} ORDER BY e.number FOR NO KEY UPDATE OF t",
+            self.columns[usize::from(link)].sql,
+            self.table,
+            self.is_the_row()
         )
     }
 }

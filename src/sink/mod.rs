@@ -3,6 +3,7 @@
 //! - [`shape`]: the table's columns and what an update does to each
 //! - [`params`]: a statement's parameters, encoded as Postgres' binary arrays
 //! - [`statement`]: the SQL texts: write, insert, ask, refuse
+//! - `catalogue`: a table that the configuration describes, made or compared
 //! - [`connect`]: addresses to connections, TLS
 //! - [`pool`]: a shard's connections
 //! - [`shard`]: one worker's connection and what can be asked of it
@@ -14,6 +15,7 @@
 //! - [`written`]: the rows that a shard has written, by its own count
 //! - [`schema`]: the tables, and the memory of where their offsets come from
 
+pub mod catalogue;
 pub mod connect;
 pub mod identity;
 mod links;

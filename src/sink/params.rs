@@ -4,7 +4,9 @@
 //! The form (`array_send` in Postgres' arrayfuncs.c): dimensions, has-nulls, element type, length, lower bound, then each
 //! element as a length and its bytes, -1 for NULL.
 
+use super::shape::{Key, Shape};
 use crate::ids::RowKey;
+use crate::table::Asked;
 use postgres::types::private::BytesMut;
 use postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use std::error::Error;
@@ -124,6 +126,17 @@ impl ArrayParam {
         self.push_bytes(&(within * 1000 - POSTGRES_EPOCH_US).to_be_bytes());
     }
 
+    /// Appends a timestamptz, given in microseconds since 1970. One that Postgres can't have stays one that it refuses.
+    pub fn push_timestamp_us(&mut self, microseconds: i64) {
+        let since_2000 = microseconds.saturating_sub(POSTGRES_EPOCH_US);
+        self.push_bytes(&since_2000.to_be_bytes());
+    }
+
+    /// Appends a value in its binary form.
+    pub fn push_binary(&mut self, bytes: &[u8]) {
+        self.push_bytes(bytes);
+    }
+
     /// Appends a text.
     pub fn push_text(&mut self, text: &str) {
         self.push_bytes(text.as_bytes());
@@ -178,6 +191,45 @@ impl ToSql for ArrayParam {
     }
 
     to_sql_checked!();
+}
+
+/// A value in its binary form, as a parameter.
+#[derive(Debug)]
+pub(super) struct Binary<'a>(pub &'a [u8]);
+
+impl ToSql for Binary<'_> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.extend_from_slice(self.0);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        // Whoever has the bytes says of which type they are.
+        true
+    }
+
+    to_sql_checked!();
+}
+
+/// The columns of these rows' keys.
+pub(super) fn asked_params(shape: &Shape, rows: &[Asked<'_>]) -> Vec<ArrayParam> {
+    let of = |key: &Key| ArrayParam::of(key.param_type());
+    let mut params: Vec<ArrayParam> = shape.keys.iter().map(of).collect();
+    for row in rows {
+        for (param, part) in params.iter_mut().zip(row.parts()) {
+            param.push_binary(part);
+        }
+    }
+    params
+}
+
+/// The same as a statement's first parameters.
+pub(super) fn typed(params: &[ArrayParam]) -> Vec<(&(dyn ToSql + Sync), Type)> {
+    let mut typed: Vec<(&(dyn ToSql + Sync), Type)> = Vec::with_capacity(params.len());
+    for param in params {
+        typed.push((param, param.array_type()));
+    }
+    typed
 }
 
 /// The two columns of these rows' keys.

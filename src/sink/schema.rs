@@ -3,6 +3,7 @@
 //! Offsets mean something only together with the topic's id, its partition count and the map of apps to shards. The table
 //! `millpond_source` remembers them with the incarnation; when what is found differs, nothing may be written.
 
+use super::catalogue;
 use super::connect::with_causes;
 use super::shape::{Kind, SetType, Shape};
 use crate::ids::Partition;
@@ -68,18 +69,29 @@ pub struct Made {
     pub source: bool,
 }
 
-fn expected(shape: &Shape) -> BTreeMap<&'static str, Vec<(String, &'static str, bool)>> {
-    let column = |name: &str, kind: &'static str, not_null| (name.to_owned(), kind, not_null);
-    let mut rows: Vec<_> = shape
-        .keys
-        .iter()
-        .map(|key| column(key, "uuid", true))
-        .collect();
+type Expected = BTreeMap<&'static str, Vec<(String, &'static str, bool)>>;
+
+/// Tables with their columns. Of a table that the configuration describes, `catalogue` knows more.
+fn expected(shape: &Shape) -> Expected {
+    let mut tables = beside_the_rows();
+    if shape.link.is_some() {
+        tables.extend(subscriptions(shape));
+    }
+    tables
+}
+
+fn column(name: &str, kind: &'static str, not_null: bool) -> (String, &'static str, bool) {
+    (name.to_owned(), kind, not_null)
+}
+
+fn subscriptions(shape: &Shape) -> Expected {
+    let keys = shape.keys.iter();
+    let mut rows: Vec<_> = keys.map(|key| column(key.name, "uuid", true)).collect();
     for each in shape.columns {
         rows.push(match each.kind {
-            Kind::Merge | Kind::Add => column(each.name, "jsonb", true),
             Kind::Set(SetType::Uuid) => column(each.name, "uuid", false),
-            Kind::Set(SetType::Text) => column(each.name, "text", false),
+            Kind::Set(_) => column(each.name, "text", false),
+            _ => column(each.name, "jsonb", true),
         });
     }
     rows.extend([
@@ -88,16 +100,16 @@ fn expected(shape: &Shape) -> BTreeMap<&'static str, Vec<(String, &'static str, 
         column("source_offset", "int8", true),
         column("updated_at", "timestamptz", true),
     ]);
+    let parents = vec![
+        column("app_id", "uuid", true),
+        column("parent_id", "uuid", true),
+        column("children", "int4", true),
+    ];
+    BTreeMap::from([(shape.name, rows), ("parent", parents)])
+}
+
+fn beside_the_rows() -> Expected {
     BTreeMap::from([
-        (shape.table, rows),
-        (
-            "parent",
-            vec![
-                column("app_id", "uuid", true),
-                column("parent_id", "uuid", true),
-                column("children", "int4", true),
-            ],
-        ),
         (
             "refused",
             vec![
@@ -141,14 +153,14 @@ fn primary_key(shape: &Shape, table: &str) -> String {
         "refused" => "incarnation, partition, source_leader_epoch, source_offset".to_owned(),
         "millpond_source" => "topic".to_owned(),
         "millpond_partition" => "topic, incarnation, partition".to_owned(),
-        _ => shape.keys.join(", "),
+        _ => shape.key_columns(),
     }
 }
 
 fn create(shape: &Shape, table: &str, columns: &[(String, &'static str, bool)]) -> String {
     let mut sql = format!("CREATE TABLE {table} (");
     for (name, kind, not_null) in columns {
-        let default = if name.ends_with("_at") && table != shape.table {
+        let default = if name.ends_with("_at") && table != shape.name {
             " DEFAULT now()"
         } else {
             ""
@@ -157,7 +169,7 @@ fn create(shape: &Shape, table: &str, columns: &[(String, &'static str, bool)]) 
         write!(sql, "{name} {kind}{null}{default}, ").expect("writing to a string");
     }
     // Room in each page keeps updates of a row within it (HOT), which spares the indexes.
-    let options = if table == shape.table || table == "parent" {
+    let options = if table == shape.name || table == "parent" {
         " WITH (fillfactor = 70)"
     } else {
         ""
@@ -179,6 +191,10 @@ pub fn init(client: &mut Client, shape: &Shape, source: &Source) -> Result<Made,
             transaction.batch_execute(&create(shape, table, &columns))?;
             made.tables.push(table.to_owned());
         }
+    }
+    if shape.link.is_none() && !catalogue::is_there(&mut transaction, shape)? {
+        transaction.batch_execute(&catalogue::create(shape))?;
+        made.tables.push(shape.name.to_owned());
     }
     check_tables(&mut transaction, shape)?;
     if remembered(&mut transaction, &source.topic)?.is_none() {
@@ -214,6 +230,24 @@ pub fn check_tables(client: &mut impl GenericClient, shape: &Shape) -> Result<()
             }
         }
     }
+    match shape.link {
+        Some(_) if present.contains_key(shape.name) => {
+            wrong.extend(other_primary_key(client, shape)?);
+        }
+        Some(_) => {}
+        None => wrong.extend(catalogue::differences(client, shape)?),
+    }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(SchemaError::Shape(wrong.join("; ")))
+    }
+}
+
+fn other_primary_key(
+    client: &mut impl GenericClient,
+    shape: &Shape,
+) -> Result<Option<String>, postgres::Error> {
     let key = client.query_opt(
         "SELECT array_agg(a.attname::text ORDER BY array_position(i.indkey::int2[], a.attnum)) FROM pg_index i \
          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey) \
@@ -221,19 +255,14 @@ pub fn check_tables(client: &mut impl GenericClient, shape: &Shape) -> Result<()
         &[&shape.table],
     )?;
     let key: Vec<String> = key.map(|row| row.get(0)).unwrap_or_default();
-    if present.contains_key(shape.table) && key != shape.keys {
-        wrong.push(format!(
-            "the primary key of {} is ({}), not ({})",
-            shape.table,
-            key.join(", "),
-            shape.keys.join(", ")
-        ));
-    }
-    if wrong.is_empty() {
-        Ok(())
-    } else {
-        Err(SchemaError::Shape(wrong.join("; ")))
-    }
+    let (found, needed) = (key.join(", "), shape.key_columns());
+    let differs = || {
+        format!(
+            "the primary key of {} is ({found}), not ({needed})",
+            shape.name
+        )
+    };
+    Ok((found != needed).then(differs))
 }
 
 type Columns = BTreeMap<String, (String, bool)>;
@@ -395,7 +424,8 @@ pub fn check_apps(
     shape: &Shape,
     (first, last): (u8, u8),
 ) -> Result<(), SchemaError> {
-    let (table, [app, _]) = (shape.table, shape.keys);
+    let Some(app) = shape.app else { return Ok(()) };
+    let table = shape.table;
     let below = format!("{first:02x}000000-0000-0000-0000-000000000000");
     let above = format!("{last:02x}ffffff-ffff-ffff-ffff-ffffffffffff");
     let sql = format!(
@@ -417,9 +447,14 @@ pub fn check_apps(
     transaction.rollback()?;
     let Some(row) = found else { return Ok(()) };
     Err(SchemaError::Source(format!(
-        "the table {table} has rows of apps outside {first:02x}-{last:02x}, as {}. Updates of theirs go to another shard now \
-         and would not find them: copy these rows and those of the table parent there, then delete them here",
-        row.get::<_, String>(0)
+        "the table {} has rows of apps outside {first:02x}-{last:02x}, as {}. Updates of theirs go to another shard now \
+         and would not find them: copy these rows{} there, then delete them here",
+        shape.name,
+        row.get::<_, String>(0),
+        match shape.link {
+            Some(_) => " and those of the table parent",
+            None => "",
+        }
     )))
 }
 

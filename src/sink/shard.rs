@@ -2,13 +2,14 @@
 //! nothing else.
 
 use super::links;
-use super::params::{ArrayParam, Uuid, key_params, typed_keys};
+use super::params::{ArrayParam, Binary, asked_params, typed};
 use super::pool::{Manager, ShardPool};
 use super::shape::Shape;
 use super::sqlstate::{Verdict, verdict};
 use super::statement::Touched;
 use crate::dead::Reason;
 use crate::ids::{Partition, Position, RowKey};
+use crate::table::{Asked, KeyValues};
 use hashbrown::HashMap;
 use postgres::types::{ToSql, Type};
 use postgres::{Client, Statement};
@@ -45,6 +46,8 @@ pub struct SinkError {
 pub struct Refusal {
     /// Its row.
     pub key: RowKey,
+    /// The row's key where that is not `key` itself.
+    pub values: Option<Box<KeyValues>>,
     /// Its partition.
     pub partition: Partition,
     /// Its position, to which the row's fence is moved.
@@ -107,10 +110,10 @@ pub trait ShardSession {
     fn insert(&mut self, batch: &WriteBatch) -> Result<u64, SinkError>;
 
     /// The stored fence of each of these rows; `None` for a row that doesn't exist.
-    fn ask(&mut self, keys: &[RowKey]) -> Result<Vec<Option<Position>>, SinkError>;
+    fn ask(&mut self, rows: &[Asked<'_>]) -> Result<Vec<Option<Position>>, SinkError>;
 
     /// Which of these rows nobody else holds locked. Rows that don't exist are not locked.
-    fn unlocked(&mut self, keys: &[RowKey]) -> Result<Vec<bool>, SinkError>;
+    fn unlocked(&mut self, rows: &[Asked<'_>]) -> Result<Vec<bool>, SinkError>;
 
     /// Remembers a refused update and moves its row's fence, both or neither. False: the fence was there already, so another
     /// connection has decided about this update.
@@ -265,13 +268,11 @@ impl ShardSession for ShardConnection {
         self.write(Use::Insert, batch)
     }
 
-    fn ask(&mut self, keys: &[RowKey]) -> Result<Vec<Option<Position>>, SinkError> {
+    fn ask(&mut self, asked: &[Asked<'_>]) -> Result<Vec<Option<Position>>, SinkError> {
         let sql = self.shape.ask();
-        let (apps, subscriptions) = key_params(keys);
-        let rows = self.run(&sql, |client| {
-            client.query_typed(&sql, &typed_keys(&apps, &subscriptions))
-        })?;
-        let mut fences = vec![None; keys.len()];
+        let params = asked_params(self.shape, asked);
+        let rows = self.run(&sql, |client| client.query_typed(&sql, &typed(&params)))?;
+        let mut fences = vec![None; asked.len()];
         for row in rows {
             let position = Position {
                 incarnation: row.get(1),
@@ -283,13 +284,11 @@ impl ShardSession for ShardConnection {
         Ok(fences)
     }
 
-    fn unlocked(&mut self, keys: &[RowKey]) -> Result<Vec<bool>, SinkError> {
-        let exists = self.ask(keys)?;
+    fn unlocked(&mut self, asked: &[Asked<'_>]) -> Result<Vec<bool>, SinkError> {
+        let exists = self.ask(asked)?;
         let sql = self.shape.unlocked();
-        let (apps, subscriptions) = key_params(keys);
-        let rows = self.run(&sql, |client| {
-            client.query_typed(&sql, &typed_keys(&apps, &subscriptions))
-        })?;
+        let params = asked_params(self.shape, asked);
+        let rows = self.run(&sql, |client| client.query_typed(&sql, &typed(&params)))?;
         let mut unlocked: Vec<bool> = exists.iter().map(Option::is_none).collect();
         for row in rows {
             unlocked[number(&row)] = true;
@@ -300,23 +299,30 @@ impl ShardSession for ShardConnection {
     fn refuse(&mut self, refusal: &Refusal) -> Result<bool, SinkError> {
         let sql = self.shape.refuse();
         let since_1970 = Duration::from_millis(u64::try_from(refusal.timestamp_ms).unwrap_or(0));
-        let rows = self.run(&sql, |client| {
-            client.query_typed(
-                &sql,
-                &[
-                    (&Uuid(refusal.key.app.0), Type::UUID),
-                    (&Uuid(refusal.key.subscription.0), Type::UUID),
-                    (&refusal.position.incarnation, Type::INT4),
-                    (&refusal.position.leader_epoch, Type::INT4),
-                    (&refusal.position.offset, Type::INT8),
-                    (&(UNIX_EPOCH + since_1970), Type::TIMESTAMPTZ),
-                    (&refusal.partition.0, Type::INT4),
-                    (&refusal.reason.as_str(), Type::TEXT),
-                    (&refusal.sqlstate, Type::TEXT),
-                    (&refusal.message, Type::TEXT),
-                ],
-            )
-        })?;
+        let at = UNIX_EPOCH + since_1970;
+        let reason = refusal.reason.as_str();
+        let row = Asked {
+            key: refusal.key,
+            values: refusal.values.as_deref(),
+        };
+        let parts: Vec<Binary<'_>> = row.parts().into_iter().map(Binary).collect();
+        let keys = parts.iter().zip(self.shape.keys);
+        let keys = keys.map(|(part, key)| (part as &(dyn ToSql + Sync), key.param_type()));
+        let mut params: Vec<(&(dyn ToSql + Sync), Type)> = keys.collect();
+        params.extend([
+            (
+                &refusal.position.incarnation as &(dyn ToSql + Sync),
+                Type::INT4,
+            ),
+            (&refusal.position.leader_epoch, Type::INT4),
+            (&refusal.position.offset, Type::INT8),
+            (&at, Type::TIMESTAMPTZ),
+            (&refusal.partition.0, Type::INT4),
+            (&reason, Type::TEXT),
+            (&refusal.sqlstate, Type::TEXT),
+            (&refusal.message, Type::TEXT),
+        ]);
+        let rows = self.run(&sql, |client| client.query_typed(&sql, &params))?;
         Ok(!rows.is_empty())
     }
 

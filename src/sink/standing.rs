@@ -50,7 +50,7 @@ pub fn standings(
     for keys in keys.chunks(ROWS_PER_QUESTION) {
         let asked = ask(&mut client, shape, keys);
         found.extend(asked.map_err(|source| StandingError::Read {
-            table: shape.table,
+            table: shape.name,
             address: address.shown.clone(),
             source,
         })?);
@@ -86,11 +86,11 @@ pub(super) fn look(
     keys: &[RowKey],
     columns: &str,
 ) -> Result<Vec<postgres::Row>, postgres::Error> {
-    let [key_0, key_1] = shape.keys;
     let sql = format!(
-        "SELECT {columns} FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS e(key_0, key_1, number) \
-         LEFT JOIN {} AS t ON t.{key_0} = e.key_0 AND t.{key_1} = e.key_1 ORDER BY e.number",
-        shape.table
+        "SELECT {columns} FROM {} LEFT JOIN {} AS t ON {} ORDER BY e.number",
+        shape.asked(),
+        shape.table,
+        shape.is_the_row()
     );
     let (apps, subscriptions) = key_params(keys);
     client.query_typed(&sql, &typed_keys(&apps, &subscriptions))

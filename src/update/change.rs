@@ -1,6 +1,7 @@
 //! What an update does: to which columns of which row.
 
 use crate::ids::{RowKey, SubscriptionId};
+use crate::table::KeyValues;
 use std::borrow::Cow;
 
 /// The columns that an update may touch, by their number in the table's shape.
@@ -45,6 +46,17 @@ pub enum Change<'a> {
         /// The value; `None` for NULL.
         value: Option<SetValue<'a>>,
     },
+    /// Adds to a number, or is compared with it.
+    Amount {
+        /// Which column.
+        column: u8,
+        /// All digits; of a time, microseconds since 1970.
+        digits: i64,
+        /// How many of them are behind the point.
+        scale: u8,
+    },
+    /// Deletes the row; the only change of its update.
+    Delete,
 }
 
 /// A value of a set column.
@@ -52,15 +64,21 @@ pub enum Change<'a> {
 pub enum SetValue<'a> {
     /// For a uuid column.
     Uuid([u8; 16]),
-    /// For a text column.
+    /// For a text column, and for those whose values are sent as text.
     Text(Cow<'a, str>),
+    /// For a column of whole numbers; of a time, microseconds since 1970.
+    Whole(i64),
+    /// For a jsonb column.
+    Json(&'a str),
 }
 
 /// A decoded message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Update<'a> {
-    /// The row.
+    /// How the row is known.
     pub key: RowKey,
+    /// Its key where that is not `key` itself: of a table that the configuration describes.
+    pub values: Option<Box<KeyValues>>,
     /// What happens to its columns. A name comes once for each column.
     pub changes: Vec<Change<'a>>,
     /// Keys that the wire format doesn't know; they were left out.
@@ -70,6 +88,9 @@ pub struct Update<'a> {
 impl Update<'_> {
     /// The row that this one is linked to from now on, `Some(None)` for none; `None` if the update leaves the link alone.
     pub fn link(&self) -> Option<Option<SubscriptionId>> {
+        if self.values.is_some() {
+            return None;
+        }
         self.changes.iter().find_map(|change| match change {
             Change::Set {
                 column: column::PARENT,
@@ -80,5 +101,10 @@ impl Update<'_> {
             }),
             _ => None,
         })
+    }
+
+    /// Whether it deletes its row.
+    pub fn deletes(&self) -> bool {
+        matches!(self.changes.first(), Some(Change::Delete))
     }
 }

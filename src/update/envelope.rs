@@ -25,11 +25,7 @@ pub fn judge<'a>(
     bytes_max: usize,
 ) -> Result<Envelope<'a>, Rejection> {
     let refuse = |reason, explanation: &str| Err(Rejection::new(reason, explanation));
-    let bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
-    if bytes > bytes_max {
-        let explanation = format!("{bytes} bytes; consumer.message_max_bytes is {bytes_max}");
-        return Err(Rejection::new(Reason::TooLarge, explanation));
-    }
+    check_size(key, value, bytes_max)?;
     let Some(value) = value else {
         return refuse(Reason::Tombstone, "the value is null; rows are not deleted");
     };
@@ -51,4 +47,18 @@ pub fn judge<'a>(
         key,
         value,
     })
+}
+
+/// Before anything else of a message is looked at.
+pub(super) fn check_size(
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    bytes_max: usize,
+) -> Result<(), Rejection> {
+    let bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+    if bytes > bytes_max {
+        let explanation = format!("{bytes} bytes; consumer.message_max_bytes is {bytes_max}");
+        return Err(Rejection::new(Reason::TooLarge, explanation));
+    }
+    Ok(())
 }

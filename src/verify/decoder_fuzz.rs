@@ -110,13 +110,13 @@ fn of_update(update: &update::Update<'_>) -> Meaning {
     let uuid = |value: &Option<SetValue<'_>>| {
         value.as_ref().map(|value| match value {
             SetValue::Uuid(id) => SubscriptionId(*id),
-            SetValue::Text(text) => panic!("a link to {text:?}"),
+            other => panic!("a link to {other:?}"),
         })
     };
     let text = |value: &Option<SetValue<'_>>| {
         value.as_ref().map(|value| match value {
             SetValue::Text(text) => text.to_string(),
-            SetValue::Uuid(id) => panic!("the id {id:?} is no text"),
+            other => panic!("{other:?} is no text"),
         })
     };
     for change in &update.changes {

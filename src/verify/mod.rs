@@ -18,6 +18,8 @@ mod state;
 mod audit;
 mod report;
 mod run;
+// Tables that the configuration describes, with a model of their own.
+mod table;
 // The same for a log that is read while it grows, since it won't be there afterwards.
 mod follow;
 

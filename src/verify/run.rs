@@ -9,6 +9,7 @@ use super::{
     rules::Skips,
     state::{Names, State},
     stored::{SUBSCRIPTION, Selection, Stored, StoredError, read},
+    table,
 };
 use crate::{
     clock,
@@ -113,7 +114,8 @@ pub enum VerifyError {
     },
     /// What is followed was judged without rules.
     #[error(
-        "topic {topic} has rules; what a rule skips can't be followed along. Run `millpond verify`, or go without rules here"
+        "topic {topic} has rules; what a rule skips can't be judged here. Of subscriptions `millpond verify` can; of other tables, \
+         and while a topic is followed, go without rules"
     )]
     HasRules {
         /// The rules topic.
@@ -135,20 +137,15 @@ pub enum VerifyError {
 /// Memory: some 200 bytes for each row at the most, and 100 to 400 more for each that is between its first message and its
 /// fence.
 pub fn verify(config: &Config) -> Result<Report, VerifyError> {
+    if let Some(table) = &config.table {
+        return table::verify(config, table);
+    }
     let began = clock::now();
     let admin = Admin::connect(&config.kafka)?;
     refuse_while_running(&admin, config)?;
 
     let topic = Topic::look(&admin, &config.kafka.topic)?;
-    let (found, configured) = (topic.partitions, config.partitioner.partitions());
-    if found != configured {
-        let topic = config.kafka.topic.clone();
-        return Err(VerifyError::Partitions {
-            topic,
-            found,
-            configured,
-        });
-    }
+    topic.require_partitions(config)?;
     let extents = extents(&admin, config, &topic)?;
     let (letters, unreadable) = read_letters(&admin, config)?;
     let skips = Skips::read(&admin, config)?;
@@ -168,7 +165,7 @@ pub fn verify(config: &Config) -> Result<Report, VerifyError> {
     Ok(report)
 }
 
-fn refuse_while_running(admin: &Admin, config: &Config) -> Result<(), VerifyError> {
+pub(super) fn refuse_while_running(admin: &Admin, config: &Config) -> Result<(), VerifyError> {
     let group = config.kafka.group.clone();
     match admin.group_members(&group, ANSWER_TIMEOUT)? {
         0 => Ok(()),
@@ -187,6 +184,19 @@ pub(super) struct Topic {
 }
 
 impl Topic {
+    pub fn require_partitions(&self, config: &Config) -> Result<(), VerifyError> {
+        let (found, configured) = (self.partitions, config.partitioner.partitions());
+        let topic = self.name.clone();
+        match found == configured {
+            true => Ok(()),
+            false => Err(VerifyError::Partitions {
+                topic,
+                found,
+                configured,
+            }),
+        }
+    }
+
     pub fn look(admin: &Admin, name: &str) -> Result<Self, VerifyError> {
         let partitions = admin.topic_partitions(name, ANSWER_TIMEOUT)?;
         let partitions = partitions.ok_or_else(|| VerifyError::NoTopic {
@@ -209,7 +219,11 @@ impl Topic {
     }
 }
 
-fn extents(admin: &Admin, config: &Config, topic: &Topic) -> Result<Vec<Extent>, VerifyError> {
+pub(super) fn extents(
+    admin: &Admin,
+    config: &Config,
+    topic: &Topic,
+) -> Result<Vec<Extent>, VerifyError> {
     let committed = admin.committed_offsets(&config.kafka.group, &topic.name, ANSWER_TIMEOUT)?;
     let extent = |(span, committed): (&Span, Option<i64>)| Extent {
         start: span.start,

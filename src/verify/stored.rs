@@ -77,6 +77,18 @@ pub enum StoredError {
         /// What the driver said.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The same for a table that the configuration describes.
+    #[error(
+        "table {table} at {address} can't be read; is it the database that `millpond init` prepared?"
+    )]
+    OfTable {
+        /// The table's name.
+        table: String,
+        /// `host:port/dbname`.
+        address: String,
+        /// What the driver said.
+        source: Box<dyn Error + Send + Sync>,
+    },
 }
 
 /// Which rows to read.

@@ -20,6 +20,7 @@ use crate::sink::rate::{Taken, WriteRates, Writer};
 use crate::sink::shape::Shape;
 use crate::sink::shard::{ShardConnection, ShardSession, SinkError};
 use crate::sink::sqlstate::Verdict;
+use crate::table::Asked;
 use hashbrown::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,9 +122,18 @@ impl<S: ShardSession> Applier<S> {
     /// else; their messages have the outcome [`Outcome::Parked`]. Stops early, with messages left open, when the process
     /// gives up, and when the worker is asked to hand over while it waits.
     pub fn apply(&mut self, folds: &mut Folds<'_>, origins: Origins<'_>) -> Vec<RowKey> {
-        // What links takes another path; both have their rows in the order of their keys.
-        let (linking, plain) = folds.folds.iter().cloned().partition(|fold| fold.links);
-        let mut parts: Vec<Vec<Fold>> = vec![linking, plain];
+        let mut parts: Vec<Vec<Fold>> = match folds.has_deletes() {
+            // What links takes another path; both have their rows in the order of their keys.
+            false => {
+                let (linking, plain) = folds.folds.iter().cloned().partition(|fold| fold.links);
+                vec![linking, plain]
+            }
+            // What a row gets behind its delete is written after that: the last of the parts is the first.
+            true => {
+                let (deleting, others) = folds.by_delete();
+                vec![others, deleting]
+            }
+        };
         let mut parked = Vec::new();
         while !self.patience.is_exhausted()
             && let Some(mut part) = parts.pop()
@@ -309,8 +319,8 @@ impl<S: ShardSession> Applier<S> {
         asked: &[Fold],
         written: u64,
     ) -> Result<Vec<Fold>, SinkError> {
-        let keys: Vec<RowKey> = asked.iter().map(|fold| fold.key).collect();
-        let fences = self.connection.ask(&keys)?;
+        let rows: Vec<Asked<'_>> = asked.iter().map(|fold| folds.asked(fold)).collect();
+        let fences = self.connection.ask(&rows)?;
         let mut left = Vec::new();
         let mut covered = Vec::new();
         let mut replayed = Vec::new();
@@ -357,14 +367,14 @@ impl<S: ShardSession> Applier<S> {
 
     /// Encodes the folds and sends nothing: the null sink.
     pub fn encode_only(&mut self, folds: &mut Folds<'_>) {
-        let all = folds.folds.clone();
-        let rows = self
-            .encoder
-            .encode(folds, &all)
-            .map_or(all.len(), |batch| batch.rows);
-        self.recorder.rows_written.add(rows as u64);
-        all.iter()
-            .for_each(|fold| folds.note(fold, || Outcome::Applied));
+        let (deleting, others) = folds.by_delete();
+        for part in [deleting, others] {
+            let encoded = self.encoder.encode(folds, &part);
+            let rows = encoded.map_or(part.len(), |batch| batch.rows);
+            self.recorder.rows_written.add(rows as u64);
+            part.iter()
+                .for_each(|fold| folds.note(fold, || Outcome::Applied));
+        }
     }
 }
 

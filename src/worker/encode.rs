@@ -1,12 +1,14 @@
 //! From folds to a statement's parameters: the changes of a row's messages are merged and written straight into Postgres'
 //! binary arrays.
 
+use super::amount::Amount;
 use super::fold::{Fold, Folds, Message};
 use crate::ids::Position;
 use crate::sink::params::ArrayParam;
-use crate::sink::shape::{Kind, Shape};
+use crate::sink::shape::{Kind, SetType, Shape};
 use crate::sink::shard::WriteBatch;
 use crate::sink::statement::Touched;
+use crate::table::{Asked, Number};
 use crate::update::{Change, SetValue};
 use hashbrown::HashMap;
 use std::io::Write;
@@ -27,6 +29,8 @@ struct Merged<'m> {
     sums: Vec<(&'m str, Sum)>,
     /// A set column: the last value.
     set: Option<Option<&'m SetValue<'m>>>,
+    /// A column of numbers.
+    amount: Option<Amount>,
     places: Places<'m>,
 }
 
@@ -74,7 +78,7 @@ impl Encoder {
         folds: &Folds<'_>,
         which: &[Fold],
     ) -> Result<&WriteBatch, SumOverflow> {
-        let touched = touched(folds, which)?;
+        let touched = touched(self.shape, folds, which)?;
         if self.batch.params.is_empty() || self.batch.touched != touched {
             self.batch.touched = touched;
             self.batch.params = self
@@ -97,10 +101,10 @@ impl Encoder {
 
     fn encode_row<'m>(&mut self, folds: &'m Folds<'_>, fold: &Fold, merged: &mut Merged<'m>) {
         let touched = self.batch.touched;
-        let (fixed, varying) = self.batch.params.split_at_mut(FIXED);
+        let (keys, others) = self.batch.params.split_at_mut(self.shape.keys.len());
+        push_key(keys, &folds.asked(fold));
+        let (fixed, varying) = others.split_at_mut(FIXED);
         let [
-            app,
-            subscription,
             first_epoch,
             first_offset,
             last_epoch,
@@ -111,8 +115,6 @@ impl Encoder {
         else {
             unreachable!("a write has {FIXED} fixed parameters");
         };
-        app.push_uuid(fold.key.app.0);
-        subscription.push_uuid(fold.key.subscription.0);
         let last = folds.top(fold);
         push_position(first_epoch, first_offset, folds.first_position(fold));
         push_position(last_epoch, last_offset, last.position);
@@ -127,19 +129,23 @@ impl Encoder {
             .filter(|(index, _)| touched.has(*index))
         {
             let number = u8::try_from(index).expect("a table has few columns");
-            let is_link = number == self.shape.link;
+            let is_link = self.shape.link == Some(number);
             let messages = folds
                 .encoded(fold)
                 .filter(|message| !(is_link && message.link_refused));
             merged
-                .merge(messages, number)
+                .merge(messages, number, column.kind)
                 .expect("`touched` has checked the sums");
             let param = params.next().expect("a parameter for each touched column");
             if encode_column(param, column.kind, merged) {
                 row_flags |= 1 << index;
             }
             if touched.has_guard(index) {
-                encode_guard(params.next().expect("a parameter for each guard"), merged);
+                let guard = params.next().expect("a parameter for each guard");
+                match column.kind {
+                    Kind::Sum(_) => encode_sum_guard(guard, merged),
+                    _ => encode_guard(guard, merged),
+                }
             }
         }
         flags.push_i32(row_flags);
@@ -148,15 +154,39 @@ impl Encoder {
 
 const FIXED: usize = crate::sink::statement::FIXED_PARAMS.len();
 
+fn push_key(params: &mut [ArrayParam], row: &Asked<'_>) {
+    match (row.values, params) {
+        (None, [app, subscription]) => {
+            app.push_uuid(row.key.app.0);
+            subscription.push_uuid(row.key.subscription.0);
+        }
+        (None, _) => unreachable!("the subscription's key has two columns"),
+        (Some(values), params) => {
+            for (param, part) in params.iter_mut().zip(values.parts()) {
+                param.push_binary(part);
+            }
+        }
+    }
+}
+
 fn push_position(epoch: &mut ArrayParam, offset: &mut ArrayParam, position: Position) {
     epoch.push_i32(position.leader_epoch);
     offset.push_i64(position.offset);
 }
 
-/// Which columns the folds touch, after checking that their sums stay within 64 bits.
-fn touched(folds: &Folds<'_>, which: &[Fold]) -> Result<Touched, SumOverflow> {
+/// Which columns the folds touch, after checking that their sums stay within 64 bits, or within the column's type.
+fn touched(shape: &Shape, folds: &Folds<'_>, which: &[Fold]) -> Result<Touched, SumOverflow> {
     let mut touched = Touched::default();
     let mut merged = Merged::default();
+    if which.first().is_some_and(|fold| folds.is_deleting(fold)) {
+        debug_assert!(
+            which.iter().all(|fold| folds.is_deleting(fold)),
+            "deletes are alone"
+        );
+        touched.deletes = true;
+        return Ok(touched);
+    }
+    let kind = |column: u8| shape.columns[usize::from(column)].kind;
     for (index, fold) in which.iter().enumerate() {
         let mut added = 0u32;
         for change in folds
@@ -168,6 +198,11 @@ fn touched(folds: &Folds<'_>, which: &[Fold]) -> Result<Touched, SumOverflow> {
                     touched.columns |= 1 << column;
                 }
                 Change::Add { column, .. } => added |= 1 << column,
+                Change::Amount { column, .. } => match kind(*column) {
+                    Kind::Sum(_) => added |= 1 << column,
+                    _ => touched.columns |= 1 << column,
+                },
+                Change::Delete => unreachable!("deletes are alone"),
             }
         }
         touched.columns |= added;
@@ -175,9 +210,10 @@ fn touched(folds: &Folds<'_>, which: &[Fold]) -> Result<Touched, SumOverflow> {
         while added != 0 && !fold.is_single() {
             let column = u8::try_from(added.trailing_zeros()).expect("at most 31");
             merged
-                .merge(folds.encoded(fold), column)
+                .merge(folds.encoded(fold), column, kind(column))
                 .ok_or(SumOverflow { index })?;
-            if merged.sums.iter().any(|(_, sum)| sum.needs_guard()) {
+            let amount = merged.amount.is_some_and(|amount| amount.needs_guard());
+            if amount || merged.sums.iter().any(|(_, sum)| sum.needs_guard()) {
                 touched.guards |= 1 << column;
             }
             added &= added - 1;
@@ -218,11 +254,17 @@ impl<'m> Places<'m> {
 }
 
 impl<'m> Merged<'m> {
-    /// What the messages do together to one column; `None` when a sum leaves 64 bits.
-    fn merge(&mut self, messages: impl Iterator<Item = &'m Message<'m>>, wanted: u8) -> Option<()> {
+    /// What the messages do together to one column; `None` when a sum leaves 64 bits, or the column's type.
+    fn merge(
+        &mut self,
+        messages: impl Iterator<Item = &'m Message<'m>>,
+        wanted: u8,
+        kind: Kind,
+    ) -> Option<()> {
         self.values.clear();
         self.sums.clear();
         self.set = None;
+        self.amount = None;
         self.places.by_name.clear();
         for message in messages {
             for change in &message.update.changes {
@@ -252,6 +294,17 @@ impl<'m> Merged<'m> {
                     }
                     Change::Set { column, value } if *column == wanted => {
                         self.set = Some(value.as_ref());
+                    }
+                    Change::Amount {
+                        column,
+                        digits,
+                        scale,
+                    } if *column == wanted => {
+                        let number = Number {
+                            whole: i128::from(*digits),
+                            scale: u32::from(*scale),
+                        };
+                        self.amount = Some(Amount::next(self.amount, number, kind)?);
                     }
                     _ => {}
                 }
@@ -288,10 +341,42 @@ fn encode_column(param: &mut ArrayParam, kind: Kind, merged: &Merged<'_>) -> boo
             match merged.set.flatten() {
                 Some(SetValue::Uuid(uuid)) => param.push_uuid(*uuid),
                 Some(SetValue::Text(text)) => param.push_text(text),
+                Some(SetValue::Whole(digits)) if kind == Kind::Set(SetType::Timestamptz) => {
+                    param.push_timestamp_us(*digits);
+                }
+                Some(SetValue::Whole(digits)) => param.push_i64(*digits),
+                Some(SetValue::Json(text)) => param.push_jsonb(|out| out.extend(text.as_bytes())),
                 None => param.push_null(),
             }
             merged.set.is_some()
         }
+        Kind::Sum(of) | Kind::Max(of) | Kind::Min(of) => {
+            match merged.amount.map(|amount| amount.total) {
+                Some(number) => push_number(param, of, number),
+                None => param.push_null(),
+            }
+            false
+        }
+    }
+}
+
+fn push_number(param: &mut ArrayParam, kind: SetType, number: Number) {
+    let whole = i64::try_from(number.whole);
+    match kind {
+        SetType::Numeric(_) => param.push_text(&number.to_string()),
+        SetType::Timestamptz => param.push_timestamp_us(whole.expect("a time is a whole number")),
+        _ => param.push_i64(whole.expect("sums beyond the column's type were found before")),
+    }
+}
+
+fn encode_sum_guard(param: &mut ArrayParam, merged: &Merged<'_>) {
+    match merged.amount.filter(Amount::needs_guard) {
+        Some(Amount {
+            lowest, highest, ..
+        }) => param.push_jsonb(|out| {
+            write!(out, "[{lowest},{highest}]").expect("writing to memory");
+        }),
+        None => param.push_null(),
     }
 }
 
@@ -348,120 +433,5 @@ fn string(out: &mut Vec<u8>, text: &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::{Partition, SubscriptionId};
-    use crate::sink::shape::SUBSCRIPTION;
-    use crate::update::{Place, column, decode};
-
-    const APP: &str = "5eb5a37e-b458-11e3-ac11-000c2940e62c";
-    const ROW: &str = "f47ac10b-58cc-4372-a567-0e02b2c3d479";
-
-    fn folds(updates: &[String]) -> Folds<'_> {
-        let subscription = SubscriptionId::parse(ROW.as_bytes()).expect("a uuid");
-        let place = Place {
-            subscription,
-            partition: Partition(0),
-            partitioner: None,
-        };
-        let mut folds = Folds::for_messages(updates.len());
-        for (number, text) in updates.iter().enumerate() {
-            let offset = i64::try_from(number).expect("few");
-            let position = Position {
-                incarnation: 1,
-                leader_epoch: 0,
-                offset,
-            };
-            let update = decode(text.as_bytes(), &place).expect("a good update");
-            folds.add(update, (position, offset, Partition(0)), number);
-        }
-        folds
-    }
-
-    fn updates(fields: &[&str]) -> Vec<String> {
-        fields
-            .iter()
-            .map(|fields| format!(r#"{{"app_id":"{APP}","subscription_id":"{ROW}",{fields}}}"#))
-            .collect()
-    }
-
-    fn merged_json(fields: &[&str], wanted: u8) -> String {
-        let texts = updates(fields);
-        let folds = folds(&texts);
-        let mut merged = Merged::default();
-        merged
-            .merge(folds.encoded(&folds.folds[0]), wanted)
-            .expect("sums within 64 bits");
-        let mut out = Vec::new();
-        match SUBSCRIPTION.columns[usize::from(wanted)].kind {
-            Kind::Merge => object(&mut out, &merged.values, |out, value| {
-                out.extend(value.unwrap_or("null").bytes())
-            }),
-            _ => object(&mut out, &merged.sums, |out, sum| integer(out, sum.total)),
-        }
-        String::from_utf8(out).expect("UTF-8")
-    }
-
-    #[test]
-    fn the_last_writer_of_a_tag_wins_and_a_removal_is_null() {
-        let fields = [
-            r#""tags":{"a":1,"b":"x"}"#,
-            r#""tags":{"b":null,"c\"":true}"#,
-            r#""tags":{"a":2}"#,
-        ];
-        assert_eq!(
-            merged_json(&fields, column::TAGS),
-            r#"{"a":2,"b":null,"c\"":true}"#
-        );
-    }
-
-    #[test]
-    fn counts_are_summed_by_name() {
-        let fields = [
-            r#""counts":{"a":1,"b":5}"#,
-            r#""counts":{"a":-3}"#,
-            r#""tags":{"x":1}"#,
-        ];
-        assert_eq!(merged_json(&fields, column::COUNTS), r#"{"a":-2,"b":5}"#);
-    }
-
-    #[test]
-    fn many_names_are_found_again() {
-        let tags: Vec<String> = (0..40)
-            .map(|name| format!(r#""tags":{{"n{}":{name}}}"#, name % 20))
-            .collect();
-        let fields: Vec<&str> = tags.iter().map(String::as_str).collect();
-        let merged: serde_json::Value =
-            serde_json::from_str(&merged_json(&fields, column::TAGS)).expect("an object");
-        let object = merged.as_object().expect("an object");
-        assert_eq!(object.len(), 20);
-        assert!((0..20).all(|name| object[&format!("n{name}")] == name + 20));
-    }
-
-    #[test]
-    fn sums_that_turn_back_are_guarded_and_sums_that_overflow_are_unfolded() {
-        let texts = updates(&[r#""counts":{"a":5}"#, r#""counts":{"a":-3}"#]);
-        let turning = folds(&texts);
-        let touched_columns = touched(&turning, &turning.folds).expect("within 64 bits");
-        assert_eq!(touched_columns.guards, 1 << column::COUNTS);
-        let max = i64::MAX;
-        let texts = updates(&[
-            &format!(r#""counts":{{"a":{max}}}"#),
-            r#""counts":{"a":1}"#,
-            r#""counts":{"a":-9}"#,
-        ]);
-        let overflowing = folds(&texts);
-        let mut encoder = Encoder::new(&SUBSCRIPTION);
-        let refused = encoder.encode(&overflowing, &overflowing.folds).map(|_| ());
-        assert_eq!(refused, Err(SumOverflow { index: 0 }));
-    }
-
-    #[test]
-    fn only_touched_columns_have_parameters() {
-        let texts = updates(&[r#""tags":{"a":1}"#]);
-        let folds = folds(&texts);
-        let mut encoder = Encoder::new(&SUBSCRIPTION);
-        let batch = encoder.encode(&folds, &folds.folds).expect("encodes");
-        assert_eq!((batch.params.len(), batch.rows), (FIXED + 1, 1));
-    }
-}
+#[path = "encode_tests.rs"]
+mod tests;

@@ -5,6 +5,7 @@
 
 use crate::fault;
 use crate::ids::{Partition, Position, RowKey};
+use crate::table::{Asked, KeyValues};
 use crate::update::Update;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
@@ -87,6 +88,7 @@ pub struct Folds<'a> {
     pub folds: Vec<Fold>,
     /// What became of each message of the batch, decoded or not.
     pub outcomes: Vec<Outcome>,
+    has_deletes: bool,
     by_key: HashTable<usize>,
     hasher: DefaultHashBuilder,
 }
@@ -118,6 +120,7 @@ impl<'a> Folds<'a> {
             outcomes: std::iter::repeat_with(Outcome::default)
                 .take(count)
                 .collect(),
+            has_deletes: false,
             by_key: HashTable::with_capacity(count),
             hasher: DefaultHashBuilder::default(),
         }
@@ -125,6 +128,9 @@ impl<'a> Folds<'a> {
 
     /// Adds a message behind the others of its row. Messages of a row come in order, but one that came through an earlier
     /// epoch too may come again.
+    ///
+    /// A message of another row that is known by the same identity is not taken: it stays open, and so comes again in the next
+    /// turn (`table/README.md`).
     pub fn add(&mut self, update: Update<'a>, place: (Position, i64, Partition), number: usize) {
         let (key, links) = (update.key, update.link().is_some());
         let (position, timestamp_ms, partition) = place;
@@ -133,6 +139,9 @@ impl<'a> Folds<'a> {
         let hash = self.hasher.hash_one(key);
         if let Some(fold) = self.by_key.find(hash, |fold| self.folds[*fold].key == key) {
             let fold = &mut self.folds[*fold];
+            if self.messages[fold.first].update.values != update.values {
+                return;
+            }
             duplicate = position <= self.messages[fold.top].position;
             self.messages[fold.last].next = Some(index);
             fold.last = index;
@@ -147,6 +156,7 @@ impl<'a> Folds<'a> {
             self.by_key
                 .insert_unique(hash, fold, |fold| hasher.hash_one(folds[*fold].key));
         }
+        self.has_deletes |= update.deletes();
         self.messages.push(Message {
             update,
             position,
@@ -185,7 +195,73 @@ impl<'a> Folds<'a> {
     /// Sorts the folds by key, which is the order in which rows are locked. No message may be added afterwards.
     pub fn sort(&mut self) {
         self.by_key.clear();
-        self.folds.sort_unstable_by_key(|fold| fold.key);
+        let first = self.messages.first();
+        match first.is_some_and(|message| message.update.values.is_some()) {
+            false => self.folds.sort_unstable_by_key(|fold| fold.key),
+            true => {
+                let values = |fold: &Fold| &self.messages[fold.first].update.values;
+                self.folds.sort_unstable_by(|a, b| values(a).cmp(values(b)));
+            }
+        }
+    }
+
+    /// The key of the fold's row, where it is not `fold.key` itself.
+    pub fn values(&self, fold: &Fold) -> Option<&KeyValues> {
+        self.messages[fold.first].update.values.as_deref()
+    }
+
+    /// The fold's row, to be asked about.
+    pub fn asked(&self, fold: &Fold) -> Asked<'_> {
+        Asked {
+            key: fold.key,
+            values: self.values(fold),
+        }
+    }
+
+    /// Whether one of the messages deletes its row.
+    pub fn has_deletes(&self) -> bool {
+        self.has_deletes
+    }
+
+    /// The folds in two lists that are to be written one after the other: those that end with the row's delete, and those
+    /// that hold none. A row that lives on behind its delete is in both.
+    pub fn by_delete(&self) -> (Vec<Fold>, Vec<Fold>) {
+        let (mut deleting, mut others) = (Vec::new(), Vec::new());
+        for fold in &self.folds {
+            let (until_delete, rest) = self.split_behind_delete(fold);
+            deleting.extend(until_delete);
+            others.extend(rest);
+        }
+        (deleting, others)
+    }
+
+    fn split_behind_delete(&self, fold: &Fold) -> (Option<Fold>, Option<Fold>) {
+        let is_delete = |index: &usize| {
+            let message = &self.messages[*index];
+            message.update.deletes() && !message.duplicate
+        };
+        let Some(last) = self.chain(fold).filter(is_delete).last() else {
+            return (None, Some(fold.clone()));
+        };
+        let Some(next) = self.after(last, fold.last).filter(|_| last != fold.top) else {
+            return (Some(fold.clone()), None);
+        };
+        let until_delete = Fold {
+            top: last,
+            last,
+            ..fold.clone()
+        };
+        let rest = Fold {
+            first: next,
+            uncut_first: next,
+            ..fold.clone()
+        };
+        (Some(until_delete), Some(rest))
+    }
+
+    /// Whether the fold ends with its row's delete. Of one that [`by_delete`](Self::by_delete) made, or a part of it.
+    pub fn is_deleting(&self, fold: &Fold) -> bool {
+        self.top(fold).update.deletes()
     }
 
     /// The position of the first message that is to be written.
@@ -284,6 +360,7 @@ mod tests {
         };
         Update {
             key,
+            values: None,
             changes: Vec::new(),
             unknown_keys: 0,
         }
@@ -334,6 +411,62 @@ mod tests {
         folds.note(&fold, || Outcome::Parked);
         let parked = |outcome: &Outcome| matches!(outcome, Outcome::Parked);
         assert!(folds.outcomes.iter().all(parked));
+    }
+
+    #[test]
+    fn rows_of_one_identity_are_not_taken_for_each_other() {
+        let of_row = |text: &str| {
+            let mut values = KeyValues::default();
+            values.push(text.as_bytes());
+            Update {
+                values: Some(Box::new(values)),
+                ..update(1)
+            }
+        };
+        let mut folds = Folds::for_messages(3);
+        for (number, (row, offset)) in [("a", 1), ("b", 2), ("a", 3)].into_iter().enumerate() {
+            folds.add(of_row(row), (at(offset), 0, Partition(0)), number);
+        }
+        let fold = folds.folds[0].clone();
+        assert_eq!((folds.folds.len(), offsets(&folds, &fold)), (1, vec![1, 3]));
+        folds.note(&fold, || Outcome::Applied);
+        let is_open = |outcome: &Outcome| matches!(outcome, Outcome::Open);
+        let open: Vec<bool> = folds.outcomes.iter().map(is_open).collect();
+        assert_eq!(open, [false, true, false]);
+    }
+
+    #[test]
+    fn a_row_that_lives_on_behind_its_delete_is_written_twice() {
+        let delete = |offset: i64| (offset % 2 == 0).then_some(crate::update::Change::Delete);
+        let split = |messages: &[(u8, i64)]| {
+            let mut folds = Folds::for_messages(messages.len());
+            for (number, (row, offset)) in messages.iter().enumerate() {
+                let changes = delete(*offset).into_iter().collect();
+                let update = Update {
+                    changes,
+                    ..update(*row)
+                };
+                folds.add(update, (at(*offset), 0, Partition(0)), number);
+            }
+            folds.sort();
+            let shown = |list: Vec<Fold>| -> Vec<Vec<i64>> {
+                list.iter().map(|fold| offsets(&folds, fold)).collect()
+            };
+            let (deleting, others) = folds.by_delete();
+            assert!(deleting.iter().all(|fold| folds.is_deleting(fold)));
+            (shown(deleting), shown(others))
+        };
+        assert_eq!(split(&[(1, 1), (2, 3)]), (vec![], vec![vec![1], vec![3]]));
+        assert_eq!(split(&[(1, 1), (1, 2)]), (vec![vec![1, 2]], vec![]));
+        assert_eq!(
+            split(&[(1, 1), (1, 2), (1, 3), (1, 4), (1, 5), (2, 7)]),
+            (vec![vec![1, 2, 3, 4]], vec![vec![5], vec![7]])
+        );
+        // What came already shares the fate of what is newest.
+        assert_eq!(
+            split(&[(1, 1), (1, 2), (1, 1)]),
+            (vec![vec![1, 2, 1]], vec![])
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::fold::{Fold, Folds, Outcome};
 use super::links::AwaitedParents;
 use crate::ids::RowKey;
 use crate::sink::shard::{ShardSession, SinkError};
+use crate::table::Asked;
 use hashbrown::HashSet;
 
 impl<S: ShardSession> Applier<S> {
@@ -17,8 +18,8 @@ impl<S: ShardSession> Applier<S> {
         error: &SinkError,
         parked: &mut Vec<RowKey>,
     ) -> Vec<Fold> {
-        let keys: Vec<RowKey> = part.iter().map(|fold| fold.key).collect();
-        let unlocked = match self.connection.unlocked(&keys) {
+        let rows: Vec<Asked<'_>> = part.iter().map(|fold| folds.asked(fold)).collect();
+        let unlocked = match self.connection.unlocked(&rows) {
             Ok(unlocked) => unlocked,
             // The whole table is locked, or the connection broke.
             Err(error) => {
@@ -81,16 +82,16 @@ impl<S: ShardSession> Applier<S> {
     }
 
     /// Which of these rows, that were set aside, wait for nobody any more; none when the shard can't be asked.
-    pub fn unlocked(&mut self, keys: &[RowKey]) -> Vec<bool> {
-        let Ok(mut unlocked) = self.connection.unlocked(keys) else {
-            return vec![false; keys.len()];
+    pub fn unlocked(&mut self, rows: &[Asked<'_>]) -> Vec<bool> {
+        let Ok(mut unlocked) = self.connection.unlocked(rows) else {
+            return vec![false; rows.len()];
         };
         let mut awaiting = std::mem::take(&mut self.awaiting);
-        awaiting.retain(|row, _| keys.contains(row));
+        awaiting.retain(|row, _| rows.iter().any(|asked| asked.key == *row));
         let free = self.free_parents(&awaiting);
         awaiting.retain(|_, parents| !parents.iter().all(|parent| free.contains(parent)));
-        for (key, unlocked) in keys.iter().zip(&mut unlocked) {
-            *unlocked &= !awaiting.contains_key(key);
+        for (row, unlocked) in rows.iter().zip(&mut unlocked) {
+            *unlocked &= !awaiting.contains_key(&row.key);
         }
         self.awaiting = awaiting;
         unlocked

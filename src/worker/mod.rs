@@ -22,6 +22,7 @@
 //! - [`settle`]: every slot to where its outcome says
 //! - `applied`, `traced`: which updates are logged, which batches are traced
 
+mod amount;
 mod applied;
 pub mod apply;
 mod duty;
@@ -36,16 +37,17 @@ pub mod settle;
 mod traced;
 pub mod tunables;
 
-use crate::dispatch::{Batch, Origin};
+use crate::dispatch::{Batch, Origin, Row};
 use crate::hot;
-use crate::ids::{Position, RowKey};
+use crate::ids::{Partition, Position, RowKey};
 use crate::kafka::dead_letters::DeadLetterSender;
 use crate::lanes::{LaneReceiver, Post};
 use crate::observe::recorder::{ConnectionState, WorkerRecorder};
 use crate::partitioner::Partitioner;
 use crate::rules::{Rules, RulesView, table::Seen};
 use crate::sink::shard::{ShardConnection, ShardSession};
-use crate::update::{Place, Spares, Update, decode_into};
+use crate::table::{Asked, KeyValues, Table};
+use crate::update::{Content, Place, Rejection, Spares, Update, decode_for, decode_into};
 use applied::AppliedLog;
 use apply::Applier;
 use crossbeam_channel::RecvTimeoutError;
@@ -86,6 +88,8 @@ pub struct WorkerSettings {
     pub incarnation: i32,
     /// Where messages belong; `None` trusts the producer.
     pub partitioner: Option<Arc<Partitioner>>,
+    /// The table that messages are for; `None` for the subscriptions.
+    pub table: Option<Arc<Table>>,
     /// What is to be skipped.
     pub rules: Arc<Rules>,
 }
@@ -348,12 +352,7 @@ impl<S: ShardSession> Worker<S> {
                 folds.outcomes[number] = Outcome::DeadEpoch;
                 continue;
             }
-            let place = Place {
-                subscription: row.subscription,
-                partition: origin.partition,
-                partitioner: self.settings.partitioner.as_deref(),
-            };
-            match decode_into(self.spares.take(), row.value(bytes), &place) {
+            match self.decode_one(row, bytes, origin.partition) {
                 Err(rejection) => {
                     let dead = Dead {
                         reason: rejection.reason,
@@ -392,13 +391,45 @@ impl<S: ShardSession> Worker<S> {
         folds
     }
 
+    fn decode_one<'t>(
+        &mut self,
+        row: &Row,
+        bytes: &'t [u8],
+        partition: Partition,
+    ) -> Result<Update<'t>, Rejection> {
+        let partitioner = self.settings.partitioner.as_deref();
+        let changes = self.spares.take();
+        if let Some(table) = &self.settings.table {
+            let content = Content {
+                key: row.key(bytes),
+                value: row.value(bytes),
+            };
+            return decode_for(table, changes, content, (partition, partitioner));
+        }
+        let place = Place {
+            subscription: row.subscription,
+            partition,
+            partitioner,
+        };
+        decode_into(changes, row.value(bytes), &place)
+    }
+
     /// Writes the messages of parked rows that nobody holds locked any more.
     fn release_unlocked(&mut self) {
         let due = self.parking.due();
         if due.is_empty() {
             return;
         }
-        let unlocked = self.applier.unlocked(&due);
+        let values = |key: &RowKey| {
+            let table = self.settings.table.as_deref()?;
+            self.parking.first(key)?.key_values(table).ok()
+        };
+        let values: Vec<Option<KeyValues>> = due.iter().map(values).collect();
+        let asked = due.iter().zip(&values).map(|(key, values)| Asked {
+            key: *key,
+            values: values.as_ref(),
+        });
+        let unlocked = self.applier.unlocked(&asked.collect::<Vec<_>>());
         for (key, _) in due.iter().zip(unlocked).filter(|(_, unlocked)| *unlocked) {
             if let Some(batch) = self.parking.release(key) {
                 self.turn(vec![batch]);
@@ -408,10 +439,7 @@ impl<S: ShardSession> Worker<S> {
 }
 
 /// What rules look at.
-fn seen(
-    update: &Update<'_>,
-    (partition, offset, timestamp_ms): (crate::ids::Partition, i64, i64),
-) -> Seen {
+fn seen(update: &Update<'_>, (partition, offset, timestamp_ms): (Partition, i64, i64)) -> Seen {
     Seen {
         partition,
         offset,

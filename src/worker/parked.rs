@@ -3,6 +3,7 @@
 
 use crate::dispatch::{Batch, Origin, Row};
 use crate::ids::RowKey;
+use crate::update::Content;
 use hashbrown::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,6 +64,16 @@ impl Parking {
         // As everywhere, rows are locked in the order of their keys.
         rows.sort_unstable();
         rows
+    }
+
+    /// Key and value of the first message that waits for a row.
+    pub fn first(&self, key: &RowKey) -> Option<Content<'_>> {
+        let batch = self.rows.get(key)?;
+        let row = batch.rows.first()?;
+        Some(Content {
+            key: row.key(&batch.bytes),
+            value: row.value(&batch.bytes),
+        })
     }
 
     /// Takes all rows out, to be handed over.

@@ -157,11 +157,12 @@ fn refusal(message: &Message<'_>, error: &SinkError) -> Refusal {
         .update
         .changes
         .iter()
-        .any(|change| matches!(change, Change::Add { .. }));
+        .any(|change| matches!(change, Change::Add { .. } | Change::Amount { .. }));
     // Numeric value out of range.
     let overflow = adds && error.sqlstate.as_deref() == Some("22003");
     Refusal {
         key: message.update.key,
+        values: message.update.values.clone(),
         partition: message.partition,
         position: message.position,
         timestamp_ms: message.timestamp_ms,

@@ -150,12 +150,17 @@ fn dead_letter(origin: &Arc<Origin>, row: Row, bytes: &[u8], dead: Dead) -> Dead
         partition: origin.partition,
         offset: row.offset,
         timestamp_ms: row.timestamp_ms,
-        key: Some(row.key(bytes).into()),
-        value: Some(row.value(bytes).into()),
+        key: unless_empty(row.key(bytes)),
+        value: unless_empty(row.value(bytes)),
         headers: Headers::read(row.headers(bytes)),
         reason: dead.reason,
         sqlstate: dead.sqlstate,
         message: dead.message,
         receipt: OpenSlot::boxed(origin.clone(), row.slot),
     }
+}
+
+/// Only a null key and a null value are without bytes in a lane.
+fn unless_empty(bytes: &[u8]) -> Option<Box<[u8]>> {
+    (!bytes.is_empty()).then(|| bytes.into())
 }

@@ -23,6 +23,7 @@
 //! - [`repartition`]: a shard is added, and the topic made with more partitions
 //! - [`rewind`]: a database that lost a tail gets it again
 //! - [`rules`]: skip rules hold on every process, over restarts, moves and kills
+//! - [`tables`]: tables that the configuration describes
 //! - [`demo`]: everything in one process, with nothing installed
 //! - [`trouble`]: a row, a shard or a limit in trouble
 //! - [`bad_days`]: something is missing, away, or another one
@@ -91,6 +92,7 @@ mod secure;
 mod services;
 mod spine;
 mod storm;
+mod tables;
 mod traces;
 mod trouble;
 mod workers;

@@ -10,7 +10,9 @@ mod watching;
 
 pub(super) use plan::{COUNTS_SHARE, Scenario};
 
-use super::{ConfigArgs, UsageError, print_data, print_note, stop_at_signals};
+use super::{
+    ConfigArgs, UsageError, for_subscriptions_only, print_data, print_note, stop_at_signals,
+};
 use crate::config::checked::{Kafka, Secret};
 use crate::load::http::{self, HttpSummary, Target};
 use crate::load::tally::Tally;
@@ -122,6 +124,7 @@ struct Printed {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     args.check()?;
     let config = args.config.load()?.config;
+    for_subscriptions_only(&config, "load")?;
     let traffic = args.traffic(&config);
     let pace = args.pace();
     let token = args.token.clone().map(Secret);

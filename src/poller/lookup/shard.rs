@@ -9,7 +9,7 @@ use crate::sink::connect::connect;
 use crate::sink::schema::{
     Source, check_apps, check_source, check_tables, remember_partitions, seen_partitions,
 };
-use crate::sink::shape::SUBSCRIPTION;
+use crate::sink::shape;
 use crate::sync::AtomicBool;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
@@ -110,9 +110,10 @@ impl LookupShard {
     fn starts(&self, partitions: &[InKafka]) -> Result<Vec<Start>, Trouble> {
         let shard = &self.config.shards[self.shard.0];
         let mut client = connect(&shard.postgres, "millpond/lookup")?;
-        check_tables(&mut client, &SUBSCRIPTION)?;
-        check_apps(&mut client, &SUBSCRIPTION, shard.apps)?;
-        check_source(&mut client, &SUBSCRIPTION, &self.source)?;
+        let shape = shape::of(self.config.table.as_deref());
+        check_tables(&mut client, shape)?;
+        check_apps(&mut client, shape, shard.apps)?;
+        check_source(&mut client, shape, &self.source)?;
         let seen = seen_partitions(&mut client, &self.source)?;
         let mut starts = Vec::new();
         let mut never_seen = Vec::new();

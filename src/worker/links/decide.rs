@@ -122,6 +122,7 @@ mod tests {
         for (number, (child, parent)) in links.iter().enumerate() {
             let value = parent.map(|parent| SetValue::Uuid([parent; 16]));
             let update = Update {
+                values: None,
                 key: row(*child),
                 changes: vec![Change::Set {
                     column: column::PARENT,

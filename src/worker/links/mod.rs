@@ -222,6 +222,7 @@ fn refusals(folds: &Folds<'_>, decision: &Decision, limit: Option<u32>) -> Vec<R
         let message = &folds.messages[*message];
         Refusal {
             key: message.update.key,
+            values: None,
             partition: message.partition,
             position: message.position,
             timestamp_ms: message.timestamp_ms,
