@@ -17,6 +17,7 @@ mod fields;
 mod general;
 mod plain;
 mod spares;
+mod values;
 
 pub use change::{Change, SetValue, Update, column};
 pub use envelope::{Envelope, judge};

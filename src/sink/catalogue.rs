@@ -144,11 +144,31 @@ pub(super) fn differences(
                 "column {name}.{column} is {}, and the configuration says {kind}: correct the one or the other",
                 found.kind
             )),
+            Some(found) if is_of_the_fence(column) && !found.not_null => wrong.push(format!(
+                "column {name}.{column} may be NULL, which no fence can be compared with (UPDATE the rows that have none as \
+                 `init --adopt` would; ALTER TABLE {table} ALTER COLUMN {column} SET NOT NULL)"
+            )),
             Some(_) => {}
         }
     }
+    for column in shape
+        .columns
+        .iter()
+        .filter(|column| matches!(column.kind, Kind::Max(_) | Kind::Min(_)))
+    {
+        if found
+            .get(column.name)
+            .is_some_and(|found| found.has_default)
+        {
+            wrong.push(format!(
+                "column {name}.{} has a default, with which every number would be compared (ALTER TABLE {table} ALTER COLUMN {} \
+                 DROP DEFAULT)",
+                column.name, column.sql
+            ));
+        }
+    }
     let is_always_given = |column: &str| {
-        let is_own = OWN.iter().chain([&DELETED]).any(|(own, _)| *own == column);
+        let is_own = OWN.iter().any(|(own, _)| *own == column);
         let is_key = shape.keys.iter().any(|key| key.name == column);
         let mut others = shape.columns.iter();
         is_own || is_key || others.any(|other| other.name == column && !beginning(other).is_empty())
@@ -184,6 +204,11 @@ pub(super) fn differences(
         ));
     }
     Ok(wrong)
+}
+
+fn is_of_the_fence(column: &str) -> bool {
+    let mut own = OWN.iter().chain([&DELETED]);
+    own.any(|(name, _)| *name == column)
 }
 
 /// Name, type and what else is said of each column where it is made.
@@ -230,7 +255,7 @@ fn has_unique_index(
          AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indnkeyatts = cardinality($2::text[]) \
          AND (SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_attribute a WHERE a.attrelid = i.indrelid \
          AND a.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1])) \
-         = (SELECT array_agg(k ORDER BY k) FROM unnest($2::text[]) AS k))",
+         = (SELECT array_agg(k ORDER BY k COLLATE \"C\") FROM unnest($2::text[]) AS k))",
         &[&shape.table, &keys],
     )?;
     Ok(row.get(0))

@@ -75,6 +75,10 @@ pub struct Remembered {
     pub message: String,
 }
 
+/// Statements that a connection keeps prepared, each for the columns that a batch touches. The server holds memory for each for as
+/// long as the connection lives, and sparse updates of a wide table touch any of 2^31 combinations.
+const PREPARED_MAX: usize = 128;
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Use {
     Update,
@@ -84,6 +88,20 @@ enum Use {
 struct Live {
     client: PooledConnection<Manager>,
     prepared: HashMap<(Use, Touched), (Statement, String)>,
+}
+
+impl Shape {
+    /// A write decides ON CONFLICT by the row's key. A table that is somebody's own may have other unique indexes, and what
+    /// they refuse is refused for what the update says.
+    fn judged(&self, error: SinkError) -> SinkError {
+        match error.sqlstate.as_deref() {
+            Some("23505") if self.link.is_none() => SinkError {
+                verdict: Verdict::Data,
+                ..error
+            },
+            _ => error,
+        }
+    }
 }
 
 /// What a row that may be linked holds, under its lock.
@@ -199,13 +217,19 @@ impl ShardConnection {
             let statement = made
                 .map_err(|error| failed(error, &sql))
                 .or_else(|error| self.note(error))?;
-            self.live()?.prepared.insert(at, (statement, sql));
+            let prepared = &mut self.live()?.prepared;
+            if prepared.len() >= PREPARED_MAX {
+                // Those that are still needed are made again; dropping one closes it.
+                prepared.clear();
+            }
+            prepared.insert(at, (statement, sql));
         }
         let Live { client, prepared } = self.live()?;
         let (statement, sql) = &prepared[&at];
         let written = client
             .execute(statement, &params)
-            .map_err(|error| failed(error, sql));
+            .map_err(|error| failed(error, sql))
+            .map_err(|error| shape.judged(error));
         written.or_else(|error| self.note(error))
     }
 

@@ -106,6 +106,15 @@ impl Key {
     }
 }
 
+/// How names that an update removes are told from those that stay.
+#[derive(Clone, Copy)]
+enum Removed {
+    /// The column holds no other null, at no depth.
+    AreAllNulls,
+    /// They are null in the update; the column of a table that is somebody's own may hold nulls that stay.
+    AreNulls,
+}
+
 impl Column {
     /// The parameter, as its column's type.
     fn value(&self) -> String {
@@ -113,16 +122,23 @@ impl Column {
     }
 
     /// What the column is set to where the row is there.
-    fn updated(&self, bit: u32, has_guard: bool) -> String {
+    fn updated(&self, bit: u32, has_guard: bool, removed: Removed) -> String {
         let Self {
             sql: name, alias, ..
         } = self;
         match self.kind {
-            Kind::Merge => format!(
-                "CASE WHEN e.{alias} IS NULL THEN t.{name} \
-                 WHEN e.flags & {bit} = 0 THEN t.{name} || e.{alias} \
-                 ELSE jsonb_strip_nulls(t.{name} || e.{alias}) END"
-            ),
+            Kind::Merge => {
+                let merged = format!("t.{name} || e.{alias}");
+                let without_removed = match removed {
+                    Removed::AreAllNulls => format!("jsonb_strip_nulls({merged})"),
+                    Removed::AreNulls => format!(
+                        "({merged}) - ARRAY(SELECT r.key FROM jsonb_each(e.{alias}) AS r WHERE r.value = 'null')"
+                    ),
+                };
+                format!(
+                    "CASE WHEN e.{alias} IS NULL THEN t.{name} WHEN e.flags & {bit} = 0 THEN {merged} ELSE {without_removed} END"
+                )
+            }
             Kind::Add => {
                 let guard = match has_guard {
                     true => guard(name),
@@ -275,10 +291,14 @@ impl Shape {
     pub fn update(&self, touched: Touched) -> String {
         let (source, incarnation) = self.source(touched);
         let mut sql = format!("UPDATE {} AS t SET ", self.table);
+        let removed = match self.link {
+            Some(_) => Removed::AreAllNulls,
+            None => Removed::AreNulls,
+        };
         for (index, column) in self.columns.iter().enumerate() {
             let expression = match (touched.deletes, touched.has(index)) {
                 (true, _) => column.kind.beginning().unwrap_or("DEFAULT").to_owned(),
-                (false, true) => column.updated(1 << index, touched.has_guard(index)),
+                (false, true) => column.updated(1 << index, touched.has_guard(index), removed),
                 (false, false) => continue,
             };
             write!(sql, "{} = {expression}, ", column.sql).expect("writing to a string");

@@ -74,7 +74,12 @@ impl PartialEq for Number {
 impl PartialOrd for Number {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         let scale = self.scale.max(other.scale);
-        Some(self.at(scale)?.cmp(&other.at(scale)?))
+        Some(match (self.at(scale), other.at(scale)) {
+            (Some(own), Some(other)) => own.cmp(&other),
+            // Beyond 128 bits, and so larger than the other, in whichever direction.
+            (None, _) => self.whole.cmp(&0),
+            (_, None) => 0.cmp(&other.whole),
+        })
     }
 }
 
@@ -122,6 +127,8 @@ mod tests {
         let sum = number("0.1").plus(number("-12.25"));
         assert_eq!(sum.map(|sum| sum.to_string()).as_deref(), Some("-12.15"));
         assert!(number("0.10") == number("0.1") && number("-2") < number("-1.99"));
+        let tiny = number(&format!("0.{}1", "0".repeat(34)));
+        assert!(tiny < number("5000") && number("-5000") < tiny);
     }
 
     #[test]

@@ -3,18 +3,19 @@
 //! part, and again the worker's), partition, then the columns in their order.
 
 use super::fields::Text;
-use super::{
-    Change, Envelope, Rejection, SetValue, Update, entry, has_lone_surrogate, is_storable_number,
-    plain, read_entries, shortened, storable,
-};
+use super::values::{NESTING_MAX, nesting, read_column};
+use super::{Change, Envelope, Rejection, Update, has_lone_surrogate, plain, shortened, storable};
 use crate::dead::Reason;
 use crate::ids::Partition;
 use crate::partitioner::Partitioner;
-use crate::table::{Column, Deletes, KeyColumn, KeyValues, Kind, Number, Path, Place, Rule, Table};
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use crate::table::{Deletes, KeyColumn, KeyValues, Kind, Path, Place, Table};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
+
+/// Bytes of a row's key: an index takes about 2,700 in one entry, and what it doesn't take could not even be refused.
+const KEY_BYTES_MAX: usize = 2_000;
 
 /// A message as it lies in a lane. An empty value is refused before, and an empty key is as good as none.
 #[derive(Clone, Copy, Debug)]
@@ -45,9 +46,12 @@ pub fn paths_found(table: &Table, content: Content<'_>) -> Vec<bool> {
     paths.map(is_found).collect()
 }
 
-/// The names in an object, those within others with dots between them; none for a text that is no object.
+/// The names in an object, those within others with dots between them; none for a text that is no object, or too deep a one.
 pub fn names_in(json: &[u8]) -> Vec<String> {
     let text = std::str::from_utf8(json).unwrap_or_default();
+    if nesting(text) > NESTING_MAX {
+        return Vec::new();
+    }
     let Ok(names) = Names::of(text, "value") else {
         return Vec::new();
     };
@@ -167,6 +171,13 @@ impl<'a> Message<'a> {
             };
             push_key(column, raw, &mut values)?;
         }
+        let bytes: usize = values.parts().map(<[u8]>::len).sum();
+        if bytes > KEY_BYTES_MAX {
+            let text = format!(
+                "the row's key has {bytes} bytes; no more than {KEY_BYTES_MAX} fit the index"
+            );
+            return Err(Rejection::new(Reason::BadId, text));
+        }
         Ok(values)
     }
 
@@ -274,7 +285,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Names<'a> {
 }
 
 /// What a JSON string spells; `None` for what is none.
-fn string(raw: &str) -> Option<Cow<'_, str>> {
+pub(super) fn string(raw: &str) -> Option<Cow<'_, str>> {
     let within = raw.strip_prefix('"')?.strip_suffix('"')?;
     match within.contains('\\') {
         false => Some(Cow::Borrowed(within)),
@@ -283,7 +294,7 @@ fn string(raw: &str) -> Option<Cow<'_, str>> {
 }
 
 /// Numbers may also come as text.
-fn digits(raw: &str) -> Cow<'_, str> {
+pub(super) fn digits(raw: &str) -> Cow<'_, str> {
     string(raw).unwrap_or(Cow::Borrowed(raw))
 }
 
@@ -321,154 +332,6 @@ fn bad_key(column: &KeyColumn, found: &str) -> Rejection {
         shortened(found)
     );
     Rejection::new(Reason::BadId, text)
-}
-
-fn read_column<'a>(
-    column: &Column,
-    number: u8,
-    raw: &'a str,
-    changes: &mut Vec<Change<'a>>,
-) -> Result<(), Rejection> {
-    let is_null = raw == "null";
-    match column.rule {
-        Rule::Set => {
-            let value = match is_null {
-                true => None,
-                false => Some(set_value(column, raw)?),
-            };
-            changes.push(Change::Set {
-                column: number,
-                value,
-            });
-        }
-        _ if is_null => {}
-        Rule::Merge => read_merge(column, number, raw, changes)?,
-        Rule::Add | Rule::KeepMax | Rule::KeepMin => {
-            let (digits, scale) = amount(column, raw).ok_or_else(|| bad_value(column, raw))?;
-            changes.push(Change::Amount {
-                column: number,
-                digits,
-                scale,
-            });
-        }
-    }
-    Ok(())
-}
-
-fn bad_value(column: &Column, raw: &str) -> Rejection {
-    let text = format!(
-        "the column {} is {}, and at {} is {}",
-        column.name,
-        column.kind,
-        column.from,
-        shortened(raw)
-    );
-    Rejection::new(Reason::BadValue, text)
-}
-
-fn set_value<'a>(column: &Column, raw: &'a str) -> Result<SetValue<'a>, Rejection> {
-    let bad = || bad_value(column, raw);
-    let text = || string(raw).ok_or_else(bad);
-    Ok(match column.kind {
-        Kind::Uuid => {
-            let uuid = uuid::Uuid::try_parse(&text()?).map_err(|_| bad())?;
-            SetValue::Uuid(uuid.into_bytes())
-        }
-        Kind::Text => {
-            let text = text()?;
-            storable(&text, &column.name)?;
-            SetValue::Text(text)
-        }
-        Kind::Boolean if matches!(raw, "true" | "false") => SetValue::Text(Cow::Borrowed(raw)),
-        Kind::Double if is_number(raw) && is_storable_number(raw) => {
-            SetValue::Text(Cow::Borrowed(raw))
-        }
-        Kind::Numeric(_) => {
-            let digits = digits(raw);
-            if !is_number(&digits) || !is_storable_number(&digits) || !fits(column.kind, &digits) {
-                return Err(bad());
-            }
-            SetValue::Text(digits)
-        }
-        Kind::Date => {
-            let text = text()?;
-            text.parse::<jiff::civil::Date>().map_err(|_| bad())?;
-            SetValue::Text(text)
-        }
-        Kind::Jsonb => SetValue::Json(raw),
-        Kind::Integer | Kind::Bigint | Kind::Timestamptz => {
-            let (digits, _) = amount(column, raw).ok_or_else(bad)?;
-            SetValue::Whole(digits)
-        }
-        Kind::Boolean | Kind::Double => return Err(bad()),
-    })
-}
-
-/// JSON's numbers; text may spell others that Rust would read.
-fn is_number(text: &str) -> bool {
-    let begins = text.starts_with(|c: char| c == '-' || c.is_ascii_digit());
-    begins
-        && serde_json::from_str::<IgnoredAny>(text).is_ok()
-        && !text.ends_with(char::is_whitespace)
-}
-
-/// Whole digits, and how many of them are behind the point; of a time, microseconds since 1970. `None` for what the column can't
-/// take exactly.
-fn amount(column: &Column, raw: &str) -> Option<(i64, u8)> {
-    match column.kind {
-        Kind::Integer => Some((i64::from(digits(raw).parse::<i32>().ok()?), 0)),
-        Kind::Bigint => Some((digits(raw).parse().ok()?, 0)),
-        Kind::Timestamptz => {
-            let at: jiff::Timestamp = string(raw)?.parse().ok()?;
-            Some((at.as_microsecond(), 0))
-        }
-        Kind::Numeric(_) => {
-            let digits = digits(raw);
-            let number = Number::parse(&digits)?;
-            let parts = (number.whole.try_into().ok()?, number.scale.try_into().ok()?);
-            fits(column.kind, &digits).then_some(parts)
-        }
-        _ => None,
-    }
-}
-
-/// Whether nothing would be rounded.
-fn fits(kind: Kind, digits: &str) -> bool {
-    let Kind::Numeric(Some((precision, scale))) = kind else {
-        return true;
-    };
-    let number = Number::parse(digits);
-    number.is_some_and(|number| number.scale <= scale && number.fits(precision - scale))
-}
-
-fn read_merge<'a>(
-    column: &Column,
-    number: u8,
-    raw: &'a str,
-    changes: &mut Vec<Change<'a>>,
-) -> Result<(), Rejection> {
-    let is_plain = plain::is_plain(raw.as_bytes());
-    let named = (Reason::BadValue, column.name.as_str());
-    let merged = read_entries(raw, number, named, is_plain, changes)?;
-    for (name, value) in merged.iter().filter_map(entry) {
-        storable(name, "a name")?;
-        match value.as_bytes()[0] {
-            b'{' | b'[' => return Err(bad_value(column, value)),
-            b'-' | b'0'..=b'9' if !is_storable_number(value) => {
-                return Err(bad_value(column, value));
-            }
-            b'"' => storable(&string(value).unwrap_or_default(), &column.name)?,
-            _ => {}
-        }
-    }
-    for change in merged {
-        if let Change::Merge { value, .. } = change
-            && *value == Some("null")
-        {
-            *value = None;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

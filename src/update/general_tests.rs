@@ -1,6 +1,8 @@
 //! Messages for tables of all kinds, good and bad.
 
 use super::*;
+use crate::table::{Column, Rule};
+use crate::update::SetValue;
 
 fn path(text: &str) -> Path {
     Path::parse(text).expect("a path")

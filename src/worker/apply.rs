@@ -204,7 +204,9 @@ impl<S: ShardSession> Applier<S> {
 
     fn write_rows(&mut self, folds: &mut Folds<'_>, part: &[Fold]) -> Result<(), SinkError> {
         let mut open = part.to_vec();
-        for _ in 0..ROUNDS_MAX {
+        let mut rounds = 0;
+        let may_be_refused = self.encoder.may_be_refused_when_made();
+        while rounds < ROUNDS_MAX {
             let taken = self.hold_back(open.len());
             if self.patience.is_exhausted() {
                 // Giving up is no reason to write faster; whoever goes on with it waits himself.
@@ -225,10 +227,13 @@ impl<S: ShardSession> Applier<S> {
                     continue;
                 }
             };
+            // Only what was sent counts: rows that can't be folded are taken out one by one, however many.
+            rounds += 1;
             let rows = batch.rows as u64;
             let mut written = 0;
+            let makes_first = self.makes_rows && !(rows == 1 && may_be_refused);
             // Rows are updated or made; each of the two leaves alone what the other is for.
-            for makes_rows in [self.makes_rows, !self.makes_rows] {
+            for makes_rows in [makes_first, !makes_first] {
                 if written == rows || (makes_rows && self.on_missing_row == OnMissingRow::Skip) {
                     continue;
                 }
@@ -367,8 +372,12 @@ impl<S: ShardSession> Applier<S> {
 
     /// Encodes the folds and sends nothing: the null sink.
     pub fn encode_only(&mut self, folds: &mut Folds<'_>) {
-        let (deleting, others) = folds.by_delete();
-        for part in [deleting, others] {
+        let (deleting, others) = match folds.has_deletes() {
+            false => (Vec::new(), folds.folds.clone()),
+            true => folds.by_delete(),
+        };
+        let parts = [deleting, others];
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
             let encoded = self.encoder.encode(folds, &part);
             let rows = encoded.map_or(part.len(), |batch| batch.rows);
             self.recorder.rows_written.add(rows as u64);

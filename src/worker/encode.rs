@@ -72,6 +72,12 @@ impl Encoder {
         }
     }
 
+    /// Whether Postgres may refuse a row that an INSERT proposes although an UPDATE of the one that is there is good: it checks
+    /// constraints before it looks for that one, and a table that is somebody's own may have any.
+    pub fn may_be_refused_when_made(&self) -> bool {
+        self.shape.link.is_none()
+    }
+
     /// The parameters that write these folds.
     pub fn encode(
         &mut self,

@@ -226,7 +226,8 @@ impl<'a> Folds<'a> {
     /// The folds in two lists that are to be written one after the other: those that end with the row's delete, and those
     /// that hold none. A row that lives on behind its delete is in both.
     pub fn by_delete(&self) -> (Vec<Fold>, Vec<Fold>) {
-        let (mut deleting, mut others) = (Vec::new(), Vec::new());
+        let mut deleting = Vec::new();
+        let mut others = Vec::with_capacity(self.folds.len());
         for fold in &self.folds {
             let (until_delete, rest) = self.split_behind_delete(fold);
             deleting.extend(until_delete);

@@ -7,7 +7,7 @@ use crate::ids::Partition;
 use crate::table::{Column, Deletes, KeyColumn, Kind, Path, Rule, Table};
 use crate::update::{Content, decode_for, judge_for};
 
-const VALUES: [&str; 62] = [
+const VALUES: [&str; 66] = [
     "null",
     "true",
     "false",
@@ -70,6 +70,10 @@ const VALUES: [&str; 62] = [
     "{\"\\u0000\":1}",
     "{\"a\":{}}",
     "{\"b\":1e2000,\"a\":\"\\u0000\"}",
+    "0.123456789012345678",
+    "0.1234567890123456789",
+    "\"[[{\"",
+    "[\"[\\\"[\",[[{}]]]",
 ];
 
 fn path(text: &str) -> Path {
@@ -146,6 +150,30 @@ fn consumer_and_model_judge_every_value_of_every_column_alike() {
         }
     }
     assert!(compared > 5000, "{compared}");
+}
+
+#[test]
+fn consumer_and_model_find_the_same_depth_and_the_same_key_too_much() {
+    let table = table(Rule::Set, Kind::Jsonb);
+    for (open, close) in [("[", "]"), ("{\"a\":[0,", "]}"), ("[\"]\\\"\",", "]")] {
+        for depth in [1, 49, 50, 51, 99, 100, 101, 20_000] {
+            let value = [&open.repeat(depth), "1", &close.repeat(depth)].concat();
+            let message = format!(r#"{{"a":{{"c":{value}}}}}"#);
+            let bytes = message.as_bytes();
+            let judged = consumer(&table, b"k", bytes);
+            assert_eq!(judged, model(&table, b"k", bytes), "{depth} times {open}");
+            let deep = depth * open.matches(['[', '{']).count();
+            let is_good =
+                open.contains(':') && depth * 2 <= 100 || !open.contains(':') && depth <= 100;
+            assert_eq!(judged.is_ok(), is_good, "{deep} deep: {open}");
+        }
+    }
+    for length in [1, 2_000, 2_001, 9_000] {
+        let key = "k".repeat(length);
+        let judged = consumer(&table, key.as_bytes(), b"{}");
+        assert_eq!(judged, model(&table, key.as_bytes(), b"{}"), "{length}");
+        assert_eq!(judged.is_ok(), length <= 2_000, "{length}");
+    }
 }
 
 #[test]

@@ -64,6 +64,7 @@ impl Reader<'_> {
         }
         let message = Texts { key, value };
         let mut row = Vec::new();
+        let mut key_bytes = 0;
         let mut app = AppId([0; 16]);
         for (at, column) in self.table.keys.iter().enumerate() {
             let (text, bytes) = key_column(&message, &column.from, column.kind)?;
@@ -71,6 +72,10 @@ impl Reader<'_> {
                 app = app_of(column.kind, &bytes);
             }
             row.push(text);
+            key_bytes += bytes.len();
+        }
+        if key_bytes > 2_000 {
+            return Err(Reason::BadId);
         }
         let home = self
             .partitioner
@@ -199,7 +204,7 @@ fn said(column: &Column, json: &str) -> Result<Option<Said>, Reason> {
             let Some((whole, scale)) = number(column.kind, json) else {
                 return bad;
             };
-            if i64::try_from(whole).is_err() {
+            if i64::try_from(whole).is_err() || scale > 18 {
                 return bad;
             }
             Some(Said::Number(whole, scale))
@@ -235,6 +240,7 @@ fn set(kind: Kind, json: &str) -> Result<String, Reason> {
             let date: jiff::civil::Date = string(json)?.parse().map_err(|_| bad)?;
             Ok(date.to_string())
         }
+        Kind::Jsonb if is_too_deep(json, 0) => Err(bad),
         Kind::Jsonb => Ok(canonical(json)),
         Kind::Numeric(None) => {
             let digits = unquoted(json);
@@ -338,6 +344,24 @@ fn fault(name: &str, value: &str) -> Option<Reason> {
         '"' => text(value).contains('\0').then_some(Reason::BadText),
         '-' | '0'..='9' => (!is_number(value)).then_some(Reason::BadValue),
         _ => None,
+    }
+}
+
+/// Whether objects and arrays are more than 100 deep within each other.
+fn is_too_deep(json: &str, depth: usize) -> bool {
+    let json = json.trim();
+    match json.as_bytes().first() {
+        Some(b'{') => {
+            let members = members(json).unwrap_or_default();
+            let mut within = members.iter().map(|member| member.value);
+            depth == 100 || within.any(|value| is_too_deep(value, depth + 1))
+        }
+        Some(b'[') => {
+            let elements: Vec<&RawValue> = serde_json::from_str(json).unwrap_or_default();
+            let mut within = elements.iter().map(|element| element.get());
+            depth == 100 || within.any(|value| is_too_deep(value, depth + 1))
+        }
+        _ => false,
     }
 }
 

@@ -187,7 +187,11 @@ impl Audit<'_> {
             if is_committed {
                 row.missing.get_or_insert(place);
             }
-            return;
+            // A row that is not there may have been deleted, and then purged: what its messages make of it tells.
+            let may_be_purged = fence.is_none() && self.table.deletes.any();
+            if !(may_be_purged && is_committed) {
+                return;
+            }
         }
         let new = || State::new(self.table, self.table.deletes.any());
         let state = row.state.get_or_insert_with(new);
@@ -222,7 +226,9 @@ impl Audit<'_> {
 
     fn compare(&mut self, key: &Key, row: &Row) {
         let named = self.named(key);
-        if let Some(place) = row.missing {
+        let is_purged =
+            row.stored.is_empty() && row.state.as_ref().is_some_and(|state| state.deleted);
+        if let Some(place) = row.missing.filter(|_| !is_purged) {
             let found = match row.stored.first() {
                 Some((_, stored)) => format!("the row at {:?}", stored.fence),
                 None => "no row".to_owned(),

@@ -2,6 +2,9 @@
 
 use super::{ACCOUNT, produce};
 use crate::pond::{Pond, Shape};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_table_of_another_shape_is_refused_with_what_mends_it() {
@@ -15,8 +18,8 @@ fn a_table_of_another_shape_is_refused_with_what_mends_it() {
     pond.shard(0)
         .batch_execute(
             "CREATE TABLE account (tenant varchar NOT NULL, number bigint NOT NULL, balance numeric(12,2), \
-             newest timestamptz, lowest bigint, region text NOT NULL, source_incarnation int NOT NULL, \
-             source_leader_epoch int NOT NULL, source_offset bigint NOT NULL, updated_at timestamptz NOT NULL, \
+             newest timestamptz, lowest bigint DEFAULT 0, region text NOT NULL, source_incarnation int NOT NULL, \
+             source_leader_epoch int NOT NULL, source_offset bigint, updated_at timestamptz NOT NULL, \
              PRIMARY KEY (number))",
         )
         .unwrap();
@@ -28,6 +31,8 @@ fn a_table_of_another_shape_is_refused_with_what_mends_it() {
         "column account.bookings is missing (ALTER TABLE \"account\" ADD COLUMN \"bookings\" bigint NOT NULL DEFAULT 0)",
         "column account.region is NOT NULL without a default, and an update may leave it out",
         "there is no unique index on exactly the key columns of account",
+        "column account.source_offset may be NULL, which no fence can be compared with",
+        "column account.lowest has a default, with which every number would be compared",
     ] {
         assert!(
             refused.stderr.contains(expected),
@@ -38,7 +43,8 @@ fn a_table_of_another_shape_is_refused_with_what_mends_it() {
     pond.shard(0)
         .batch_execute(
             "ALTER TABLE account ALTER tenant TYPE text, ALTER balance TYPE numeric(14,2), \
-             ADD COLUMN bookings bigint NOT NULL DEFAULT 0, ALTER region SET DEFAULT 'north'; \
+             ADD COLUMN bookings bigint NOT NULL DEFAULT 0, ALTER region SET DEFAULT 'north', \
+             ALTER source_offset SET NOT NULL, ALTER lowest DROP DEFAULT; \
              CREATE UNIQUE INDEX ON account (tenant, number)",
         )
         .unwrap();
@@ -99,6 +105,81 @@ fn paths_that_lead_nowhere_are_found_in_the_newest_messages() {
     );
     let expected = "warning: column balance: nothing is at amount in any of the 1 newest messages";
     assert!(warned.stderr.contains(expected), "{}", warned.stderr);
+}
+
+#[test]
+fn constraints_of_the_tables_own_judge_rows_as_they_would_be_and_stop_nobody() {
+    let shape = Shape {
+        partitions: 1,
+        shards: 1,
+        workers: 1,
+        consumer: ACCOUNT,
+        ..Shape::default()
+    };
+    let pond = Pond::without_init("constrained", &shape);
+    pond.shard(0)
+        .batch_execute(
+            "CREATE TABLE account (tenant text, number bigint, balance numeric(14,2) NOT NULL DEFAULT 0 CHECK (balance >= 0), \
+             bookings bigint NOT NULL DEFAULT 0, newest timestamptz, lowest bigint UNIQUE, PRIMARY KEY (tenant, number))",
+        )
+        .unwrap();
+    pond.good(&["init", "--adopt", "--apply"]);
+    pond.good(&["init"]);
+    let says = |number: i64, value: &str| {
+        let key = format!(r#"{{"tenant":"a","number":{number}}}"#);
+        (0, key, Some(value.to_owned()))
+    };
+    let process = pond.start(&["run"], &[]);
+    let applied = |messages: f64| {
+        pond.wait_for("they are applied", SOON, |pond| {
+            pond.metric("millpond_messages_total") == Some(messages)
+        });
+    };
+    let first: Vec<_> = (0..200)
+        .map(|number| says(number, &format!(r#"{{"amount":100,"seen":{number}}}"#)))
+        .collect();
+    produce(&pond, &first);
+    applied(200.0);
+    // The worker makes rows now. As a row of its own this one would be against the check.
+    produce(&pond, &[says(1, r#"{"amount":-30}"#)]);
+    applied(201.0);
+    produce(
+        &pond,
+        &[
+            says(2, r#"{"amount":-500}"#),
+            says(3, r#"{"seen":1}"#),
+            says(4, r#"{"amount":-100}"#),
+        ],
+    );
+    applied(204.0);
+    process.terminate(SOON);
+    // More rows than a statement is tried again, each with a sum that no account holds on the way.
+    let much = (20..60).flat_map(|number| {
+        let more = says(number, r#"{"amount":"600000000000.00"}"#);
+        [more.clone(), more]
+    });
+    produce(&pond, &much.collect::<Vec<_>>());
+    let summary = pond.catch_up();
+    assert_eq!(summary["dead_lettered"], 40, "{summary}");
+    let mut reasons: Vec<String> = pond
+        .dead_letters()
+        .iter()
+        .map(|letter| match letter.header("__dlq.errors.reason") {
+            "database" => letter.header("__dlq.errors.sqlstate").to_owned(),
+            reason => reason.to_owned(),
+        })
+        .collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    assert_eq!(reasons, ["23505", "23514", "overflow"]);
+    let sql = "SELECT balance::text FROM account WHERE number IN (1, 2, 3, 4, 20) ORDER BY number";
+    let balances = pond.shard(0).query(sql, &[]).unwrap();
+    let balances: Vec<String> = balances.iter().map(|row| row.get(0)).collect();
+    assert_eq!(
+        balances,
+        ["70.00", "100.00", "100.00", "0.00", "600000000100.00"]
+    );
+    pond.assert_exact();
 }
 
 #[test]
