@@ -151,22 +151,6 @@ pub(super) fn differences(
             Some(_) => {}
         }
     }
-    for column in shape
-        .columns
-        .iter()
-        .filter(|column| matches!(column.kind, Kind::Max(_) | Kind::Min(_)))
-    {
-        if found
-            .get(column.name)
-            .is_some_and(|found| found.has_default)
-        {
-            wrong.push(format!(
-                "column {name}.{} has a default, with which every number would be compared (ALTER TABLE {table} ALTER COLUMN {} \
-                 DROP DEFAULT)",
-                column.name, column.sql
-            ));
-        }
-    }
     let is_always_given = |column: &str| {
         let is_own = OWN.iter().any(|(own, _)| *own == column);
         let is_key = shape.keys.iter().any(|key| key.name == column);
@@ -181,21 +165,7 @@ pub(super) fn differences(
             ));
         }
     }
-    for column in shape
-        .columns
-        .iter()
-        .filter(|column| column.kind == Kind::Merge)
-    {
-        let may_be_null = found.get(column.name).is_some_and(|found| !found.not_null);
-        if may_be_null {
-            let column = column.sql;
-            wrong.push(format!(
-                "column {name}.{column} may be NULL, to which nothing can be merged (UPDATE {table} SET {column} = '{{}}' \
-                 WHERE {column} IS NULL; ALTER TABLE {table} ALTER COLUMN {column} SET DEFAULT '{{}}', ALTER COLUMN {column} \
-                 SET NOT NULL)"
-            ));
-        }
-    }
+    wrong.extend(misjudging(shape, &found));
     if !has_unique_index(client, shape)? {
         wrong.push(format!(
             "there is no unique index on exactly the key columns of {name}, without which a row could be made twice \
@@ -204,6 +174,28 @@ pub(super) fn differences(
         ));
     }
     Ok(wrong)
+}
+
+/// Columns of the right type whose NULLs or defaults would take part in what their rule makes of numbers and names.
+fn misjudging(shape: &Shape, found: &BTreeMap<String, Found>) -> Vec<String> {
+    let (name, table) = (shape.name, shape.table);
+    let wrong = |column: &Column| {
+        let (is, sql) = (found.get(column.name)?, column.sql);
+        let (kind, column) = (column.kind, column.name);
+        match kind {
+            Kind::Max(_) | Kind::Min(_) if is.has_default => Some(format!(
+                "column {name}.{column} has a default, with which every number would be compared (ALTER TABLE {table} ALTER \
+                 COLUMN {sql} DROP DEFAULT)"
+            )),
+            Kind::Merge if !is.not_null => Some(format!(
+                "column {name}.{column} may be NULL, to which nothing can be merged (UPDATE {table} SET {sql} = '{{}}' \
+                 WHERE {sql} IS NULL; ALTER TABLE {table} ALTER COLUMN {sql} SET DEFAULT '{{}}', ALTER COLUMN {sql} \
+                 SET NOT NULL)"
+            )),
+            _ => None,
+        }
+    };
+    shape.columns.iter().filter_map(wrong).collect()
 }
 
 fn is_of_the_fence(column: &str) -> bool {
