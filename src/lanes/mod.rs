@@ -80,6 +80,11 @@ pub struct Post {
 pub struct Question(Arc<AtomicBool>);
 
 impl Question {
+    #[cfg(test)]
+    pub(crate) fn open() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
     /// Whether it is asked now.
     pub fn is_open(&self) -> bool {
         self.0.load(Ordering::Relaxed)

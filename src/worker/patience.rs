@@ -39,6 +39,10 @@ pub struct Patience {
     /// It was asked while it waited. Holds until the turn ends, even if the question is taken back: what came first of a row was
     /// left open, so nothing that follows may be written.
     interrupted: bool,
+    /// When the wait that was interrupted would have ended: nothing is tried before. Otherwise each change of lanes that is
+    /// refused would have a broken shard tried at once, and workers whose waits and statements alternate would never stand
+    /// still together.
+    again_at: Option<Instant>,
     logged_at: Option<Instant>,
     suppressed: u64,
 }
@@ -56,6 +60,7 @@ impl Patience {
             question: Question::default(),
             in_turn: false,
             interrupted: false,
+            again_at: None,
             logged_at: None,
             suppressed: 0,
         }
@@ -93,9 +98,12 @@ impl Patience {
         self.question = question;
     }
 
-    /// From now on a wait ends when the worker is asked to hand over.
+    /// From now on a wait ends when the worker is asked to hand over. What is left of one that ended so is waited for first.
     pub fn turn_begins(&mut self) {
         self.in_turn = true;
+        if let Some(again_at) = self.again_at {
+            self.wait_until(again_at);
+        }
     }
 
     /// Everything has its outcome, or is left open.
@@ -129,8 +137,14 @@ impl Patience {
         }
         self.log(error);
         *self.recorder.waits_for.lock() = format!("it tries again after this: {}", because(error));
-        self.pause(self.backoff.mul_f64(rand::rng().random_range(0.5..1.0)));
+        let backoff = self.backoff.mul_f64(rand::rng().random_range(0.5..1.0));
+        self.wait_until(crate::clock::now() + backoff);
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+    }
+
+    fn wait_until(&mut self, again_at: Instant) {
+        self.pause(again_at.saturating_duration_since(crate::clock::now()));
+        self.again_at = self.interrupted.then_some(again_at);
     }
 
     /// Marks the shard as one that can't be written to until somebody acts.
@@ -236,10 +250,10 @@ mod tests {
     use super::*;
     use crate::sink::rate::WriteRates;
 
-    #[test]
-    fn waits_are_summed_up_whatever_they_were_for() {
+    /// And what must be kept for its waits not to end.
+    fn patience() -> (Patience, crossbeam_channel::Sender<()>) {
         let registry = Registry::new(1, vec![ShardIndex(0)], vec!["a".to_owned()]);
-        let (_going_on, abandon) = crossbeam_channel::bounded(0);
+        let (going_on, abandon) = crossbeam_channel::bounded(0);
         let shared = Shared {
             rates: Arc::new(WriteRates::new([None].into_iter(), 1)),
             tunables: Arc::default(),
@@ -247,16 +261,44 @@ mod tests {
             abandon,
         };
         let recorder = Arc::new(WorkerRecorder::new(0, ShardIndex(0), 0));
-        let mut patience = Patience::new(&shared, &recorder);
-        let begun = crate::clock::now();
-        patience.hold_back(Duration::from_millis(20));
-        patience.rest(Duration::from_millis(10));
-        patience.wait(&SinkError {
+        (Patience::new(&shared, &recorder), going_on)
+    }
+
+    fn again() -> SinkError {
+        SinkError {
             verdict: Verdict::Again,
             sqlstate: None,
             message: "somebody else was there".to_owned(),
             sql: String::new(),
-        });
+        }
+    }
+
+    #[test]
+    fn a_wait_that_was_interrupted_goes_on_with_the_next_turn() {
+        let (mut patience, _going_on) = patience();
+        let begun = crate::clock::now();
+        patience.turn_begins();
+        patience.listen_to(Question::open());
+        patience.wait(&again());
+        assert!(patience.is_exhausted() && patience.paused() < BACKOFF_FIRST / 2);
+        patience.turn_ends();
+        patience.listen_to(Question::default());
+        patience.turn_begins();
+        assert!(!patience.is_exhausted());
+        assert!(begun.elapsed() >= BACKOFF_FIRST / 2);
+        let paused = patience.paused();
+        patience.turn_ends();
+        patience.turn_begins();
+        assert_eq!(patience.paused(), paused, "once is enough");
+    }
+
+    #[test]
+    fn waits_are_summed_up_whatever_they_were_for() {
+        let (mut patience, _going_on) = patience();
+        let begun = crate::clock::now();
+        patience.hold_back(Duration::from_millis(20));
+        patience.rest(Duration::from_millis(10));
+        patience.wait(&again());
         let least = Duration::from_millis(30) + BACKOFF_FIRST / 2;
         assert!(patience.paused() >= least, "{:?}", patience.paused());
         assert!(patience.paused() <= begun.elapsed());
