@@ -110,19 +110,41 @@ lay_rows_in() { # TOPIC ROWS [SCENARIO [OPTION]...]
     }
 }
 
-# A new group reads from the start.
+# Microseconds of CPU that Postgres took so far, once nobody is connected.
+postgres_cpu() { python3 perf/outside.py postgres-cpu "$MILLPOND_TEST_POSTGRES" "$(head -n 1 "$dir/services/postgres-0/data/postmaster.pid")"; }
+
+# A new group reads from the start. Postgres' CPU is told beside the command's own.
 written() { # NAME COMMAND...
+    local before
     incarnation=$((incarnation + 1))
     sql 'VACUUM ANALYZE subscription'
     sql CHECKPOINT
-    record "$1" env "MILLPOND_KAFKA_INCARNATION=$incarnation" "MILLPOND_KAFKA_GROUP=$1-$incarnation" "${@:2}"
+    before=$(postgres_cpu)
+    ran env "MILLPOND_KAFKA_INCARNATION=$incarnation" "MILLPOND_KAFKA_GROUP=$1-$incarnation" "${@:2}"
+    line=$(python3 -c 'import json, sys
+line = json.loads(sys.argv[1])
+print(json.dumps(line | {"postgres_cpu_us_per_message": float(sys.argv[2]) / line["messages"]}))' "$line" "$(($(postgres_cpu) - before))")
+    noted "$1"
 }
 
 record() { # NAME COMMAND...
-    local line
-    line=$("${@:2}" 2>"$dir/log") || { cat "$dir/log" >&2; die "failed: ${*:2}"; }
+    ran "${@:2}"
+    noted "$1"
+}
+
+# Sets line, which is what the command prints.
+ran() { # COMMAND...
+    line=$("$@" 2>"$dir/log") || { cat "$dir/log" >&2; die "failed: $*"; }
+}
+
+# Keeps the line under that name, and says what it has.
+noted() { # NAME
     keep "$1" "$line"
-    say "$1: $(python3 -c 'import json, sys; line = json.loads(sys.argv[1]); print(round(line["messages_per_s"]), "messages/s,", round(line["cpu_us_per_message"], 2), "us CPU a message")' "$line")"
+    say "$1: $(python3 -c 'import json, sys
+line = json.loads(sys.argv[1])
+of_postgres = line.get("postgres_cpu_us_per_message")
+text = "{messages_per_s:.0f} messages/s, {cpu_us_per_message:.2f} us CPU a message" + (", Postgres {postgres_cpu_us_per_message:.2f}" if of_postgres else "")
+print(text.format(**line))' "$line")"
 }
 
 keep() { # NAME JSON

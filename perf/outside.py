@@ -107,3 +107,12 @@ def end(process):
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["postgres-cpu", address, postmaster]:
+            Database(address).wait_until_alone()
+            print(round(microseconds(cpu_of_family(postmaster))))
+        case _:
+            sys.exit("usage: outside.py postgres-cpu ADDRESS PID")

@@ -18,6 +18,8 @@ const BYTES_MAX: usize = 8 << 20;
 const RESERVED_PART: usize = 8;
 /// Bytes of one write; what it can't write is all that is lost with a stderr that fails.
 const WRITE_BYTES: usize = 64 << 10;
+/// For so long lines gather between two writes, so that in a thousand a second not each costs a wake-up and a write.
+const GATHER: Duration = Duration::from_millis(50);
 /// How long the writer sleeps at most: so often it looks after what is due without a line.
 const TICK: Duration = Duration::from_secs(1);
 /// Between two tries where stderr is a pipe that doesn't block.
@@ -43,6 +45,10 @@ struct State {
     bytes: usize,
     /// Lines are taken and not yet written.
     is_writing: bool,
+    /// The writer has just written, and lets lines gather: one alone does not wake it.
+    is_gathering: bool,
+    /// A line does not wait for others: a warning, an error, as many bytes as one write takes, or somebody waits for it.
+    is_urgent: bool,
     /// Dropped, and nobody was told yet.
     untold: u64,
     /// The writer is to end once the queue is empty.
@@ -86,7 +92,10 @@ impl Queue {
         }
         state.bytes += line.len();
         state.lines.push_back(line.into());
-        if state.lines.len() == 1 {
+        let was_urgent = state.is_urgent;
+        state.is_urgent |= is_severe || state.bytes >= WRITE_BYTES;
+        let is_first = state.lines.len() == 1 && !state.is_gathering;
+        if is_first || state.is_urgent && !was_urgent {
             self.changed.notify_all();
         }
     }
@@ -95,6 +104,8 @@ impl Queue {
     pub(super) fn flush(&self, within: Duration) {
         let deadline = clock::now() + within;
         let mut state = self.state.lock();
+        state.is_urgent = true;
+        self.changed.notify_all();
         while (state.is_writing || !state.lines.is_empty())
             && !self.changed.wait_until(&mut state, deadline).timed_out()
         {}
@@ -134,6 +145,13 @@ impl Queue {
         let mut state = self.state.lock();
         if std::mem::take(&mut state.is_writing) {
             self.changed.notify_all();
+            let until = clock::now() + GATHER;
+            state.is_gathering = true;
+            while !state.is_urgent
+                && !state.ended
+                && !self.changed.wait_until(&mut state, until).timed_out()
+            {}
+            state.is_gathering = false;
         }
         if state.lines.is_empty() && !state.ended {
             self.changed.wait_for(&mut state, TICK);
@@ -148,6 +166,7 @@ impl Queue {
             }
         }
         state.is_writing = lines > 0;
+        state.is_urgent &= !state.lines.is_empty();
         match lines {
             0 if state.ended => Due::End,
             0 => Due::Tick,
@@ -225,6 +244,26 @@ mod tests {
         let text = written(&queue);
         assert_eq!(text.matches("info").count(), LINES_MAX - reserved);
         assert_eq!(text.matches("error").count(), reserved);
+    }
+
+    /// Written at once whatever else: by what makes them urgent, and not by the clock.
+    #[test]
+    fn lines_gather_until_one_is_urgent() {
+        let queue = Queue::new();
+        let mut buffer = Vec::new();
+        queue.push(b"first\n", false);
+        assert_eq!(queue.take(&mut buffer), Due::Write(1));
+        queue.push(b"gathers\n", false);
+        queue.push(b"error\n", true);
+        let begun = clock::now();
+        assert_eq!(queue.take(&mut buffer), Due::Write(2));
+        assert!(!queue.state.lock().is_urgent);
+        let at_once = begun.elapsed();
+        queue.push(b"gathers\n", false);
+        assert_eq!(queue.take(&mut buffer), Due::Write(1));
+        assert!(begun.elapsed() >= at_once + GATHER);
+        queue.push(&[b'x'; WRITE_BYTES], false);
+        assert!(queue.state.lock().is_urgent);
     }
 
     #[test]
