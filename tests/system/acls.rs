@@ -34,19 +34,7 @@ impl Acls {
         };
         let pond = Pond::without_init(name, &shape);
         let plain = std::fs::read_to_string(&pond.config).unwrap();
-        let root = services::directory().join("tls/ca.pem");
-        pond.reconfigure(
-            &environment("MILLPOND_TEST_KAFKA"),
-            &environment("MILLPOND_TEST_KAFKA_SECURE"),
-        );
-        pond.reconfigure(
-            "[kafka.librdkafka]",
-            &format!(
-                "[kafka.librdkafka]\n\"security.protocol\" = \"sasl_ssl\"\n\"sasl.mechanism\" = \"SCRAM-SHA-512\"\n\
-                 \"ssl.ca.location\" = \"{}\"",
-                root.display()
-            ),
-        );
+        pond.use_the_secure_door("");
         Self { pond, plain }
     }
 

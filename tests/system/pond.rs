@@ -2,6 +2,7 @@
 
 use crate::child::{Ended, Process};
 use crate::reading::{self, Reading};
+use crate::services;
 use millpond::config::{self, Config, Sources};
 use millpond::ids::{AppId, Partition};
 use millpond::kafka::admin::Admin;
@@ -155,6 +156,21 @@ impl Pond {
         let text = std::fs::read_to_string(&self.config).unwrap();
         assert!(text.contains(from), "{from} is not in the configuration");
         std::fs::write(&self.config, text.replace(from, to)).unwrap();
+    }
+
+    /// Goes to the broker's door for those with a name and a password, with further lines of librdkafka's settings.
+    pub fn use_the_secure_door(&self, settings: &str) {
+        self.reconfigure(
+            &environment("MILLPOND_TEST_KAFKA"),
+            &environment("MILLPOND_TEST_KAFKA_SECURE"),
+        );
+        let root = services::directory().join("tls/ca.pem");
+        let door = format!(
+            "[kafka.librdkafka]\n\"security.protocol\" = \"sasl_ssl\"\n\"sasl.mechanism\" = \"SCRAM-SHA-512\"\n\
+             \"ssl.ca.location\" = \"{}\"\n{settings}",
+            root.display()
+        );
+        self.reconfigure("[kafka.librdkafka]", &door);
     }
 
     /// Runs a command to its end.

@@ -39,18 +39,7 @@ impl Secure {
         std::fs::write(&file, format!("{password}\n")).unwrap();
         run("chmod", &["600", file.to_str().unwrap()]);
 
-        pond.reconfigure(
-            &environment("MILLPOND_TEST_KAFKA"),
-            &environment("MILLPOND_TEST_KAFKA_SECURE"),
-        );
-        pond.reconfigure(
-            "[kafka.librdkafka]",
-            &format!(
-                "[kafka.librdkafka]\n\"security.protocol\" = \"sasl_ssl\"\n\"sasl.mechanism\" = \"SCRAM-SHA-512\"\n\
-                 \"sasl.username\" = \"secure\"\n\"ssl.ca.location\" = \"{}\"",
-                root.display()
-            ),
-        );
+        pond.use_the_secure_door("\"sasl.username\" = \"secure\"\n");
         pond.reconfigure("host=127.0.0.1", "host=localhost");
         let verified = format!(
             "user=secure sslmode=verify-full sslrootcert={}",

@@ -2,7 +2,7 @@
 //! key that are deleted and come back, change events as Debezium sends them, and what is said where table and configuration differ.
 
 use crate::pond::{Pond, Sent, Shape};
-use crate::spine::{messages, seed};
+use crate::spine::{kills, messages, seed};
 use millpond::ids::AppId;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -134,7 +134,7 @@ fn kill_9_leaves_every_balance_exact() {
     let books = Books::make(&pond, count, &mut random);
     books.produce(&pond);
     let mut replayed = 0.0;
-    for _ in 0..20 {
+    for _ in 0..kills() {
         // Slowed down, so that twenty lives fit into the work.
         let rates = [0, 1].map(|shard| format!("shard.s{shard}.write_rate_max={}", count / 240));
         let mut process = pond.start(&["run", "--set", &rates[0], "--set", &rates[1]], &[]);
