@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_128;
 
+mod debezium;
 mod events;
 mod late;
 mod shapes;
