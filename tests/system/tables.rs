@@ -14,6 +14,7 @@ mod debezium;
 mod events;
 mod late;
 mod shapes;
+mod tools;
 
 const ACCOUNT: &str = r#"
 [table]
