@@ -117,6 +117,7 @@ impl Demo {
                 sink: SinkKind::Postgres,
                 baseline: None,
                 until_caught_up: false,
+                writer: None,
             };
             let control = Control::new(&registry, Vec::new());
             move || pipeline::run(&config, options, (&registry, &control, &rules), &stop)

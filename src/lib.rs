@@ -51,6 +51,8 @@ pub mod demo;
 pub mod embedded;
 // Commands.
 pub mod cli;
+// The consumer for programs that read and write by themselves.
+pub mod library;
 // All of the consumer against a simulated world.
 #[cfg(all(test, not(feature = "loom")))]
 mod simulation;

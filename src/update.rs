@@ -15,6 +15,7 @@ mod change;
 mod envelope;
 mod fields;
 mod general;
+mod own;
 mod plain;
 mod spares;
 mod values;
@@ -22,6 +23,7 @@ mod values;
 pub use change::{Change, SetValue, Update, column};
 pub use envelope::{Envelope, judge};
 pub use general::{Content, decode_for, judge_for, names_in, paths_found};
+pub use own::{Decoded, Incoming, KeyPart, Own, Reader, decode_own};
 pub use spares::Spares;
 
 /// Why a message can't be applied, ever.
@@ -249,7 +251,11 @@ fn read_counts<'a>(
 fn entry<'c, 'a>(change: &'c Change<'a>) -> Option<(&'c Cow<'a, str>, &'a str)> {
     match change {
         Change::Merge { name, value, .. } => value.map(|value| (name, value)),
-        Change::Add { .. } | Change::Set { .. } | Change::Amount { .. } | Change::Delete => None,
+        Change::Add { .. }
+        | Change::Set { .. }
+        | Change::Amount { .. }
+        | Change::Delete
+        | Change::Own(_) => None,
     }
 }
 
@@ -316,7 +322,7 @@ fn check_texts(changes: &[Change<'_>]) -> Result<(), Rejection> {
                 }
             }
             Change::Add { name, .. } => storable(name, "a count's name")?,
-            Change::Set { .. } | Change::Amount { .. } | Change::Delete => {}
+            Change::Set { .. } | Change::Amount { .. } | Change::Delete | Change::Own(_) => {}
         }
     }
     Ok(())

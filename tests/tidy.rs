@@ -54,8 +54,8 @@ const RANKS: &[&[&str]] = &[
     ],
     // All of them in one process.
     &["demo"],
-    // Commands, and the files that one of them prints.
-    &["assets", "cli"],
+    // Commands, the files that one of them prints, and their like for other programs.
+    &["assets", "cli", "library"],
     // The two roots.
     &["lib", "main"],
 ];

@@ -45,7 +45,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Makes what is missing, and tells `say` of each thing.
-pub(super) fn make(
+pub(crate) fn make(
     config: &Config,
     say: impl Fn(&str) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {

@@ -8,14 +8,14 @@ mod config;
 mod dead;
 mod demo;
 mod ingest;
-mod init;
+pub(crate) mod init;
 mod inspect;
 mod lag;
 mod load;
 mod log;
 mod rewind;
 mod rules;
-mod run;
+pub(crate) mod run;
 mod top;
 mod verify;
 mod workers;
@@ -183,11 +183,17 @@ pub fn print_note(text: &str) {
 /// A flag that SIGTERM, SIGINT and SIGQUIT set. A second signal ends the process at once.
 fn stop_at_signals() -> anyhow::Result<Arc<SignalFlag>> {
     let signal = Arc::new(SignalFlag::new(false));
+    set_at_signals(&signal)?;
+    Ok(signal)
+}
+
+/// The same with a flag that others set too.
+pub(crate) fn set_at_signals(signal: &Arc<SignalFlag>) -> std::io::Result<()> {
     for kind in TERM_SIGNALS {
         signal_hook::flag::register_conditional_shutdown(*kind, 1, signal.clone())?;
         signal_hook::flag::register(*kind, signal.clone())?;
     }
-    Ok(signal)
+    Ok(())
 }
 
 /// Made once in a process, so it may stay in memory.

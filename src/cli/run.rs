@@ -2,21 +2,23 @@
 
 use super::reload::reload_at_hangup;
 use super::{ConfigArgs, UsageError, print_data, stop_at_signals};
-use crate::config::Config;
+use crate::config::{Config, Value};
 use crate::http::{Routes, Server};
 use crate::observe::gate::Gate;
 use crate::observe::hot::with_hot;
 use crate::observe::log::api::with_log;
 use crate::observe::notify::Notifier;
 use crate::observe::page::with_page;
+use crate::observe::summary::Summary;
 use crate::observe::trace::Traces;
-use crate::observe::{admin, log, summary};
+use crate::observe::{Registry, admin, log, summary};
 use crate::pipeline::control::Control;
 use crate::pipeline::workers_api::with_workers;
 use crate::pipeline::{self, BaselineLimit, RunOptions};
-use crate::sync::Ordering;
+use crate::sync::{Ordering, SignalFlag};
 use crate::worker::SinkKind;
 use anyhow::Context;
+use signal_hook::iterator::Handle;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -69,9 +71,6 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let loaded = args.config.load()?;
     let config = Arc::new(loaded.config);
     log::start(&config.telemetry)?;
-    // Before anything is pinned, so that its thread runs on any core.
-    let traces = Traces::start(&config.telemetry, &config.kafka, "millpond");
-    let traces = traces.map_err(|error| UsageError(error.to_string()))?;
     // A second one ends at once, which loses nothing.
     let signal = stop_at_signals()?;
     let options = RunOptions {
@@ -85,10 +84,52 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             Baseline::Partition => BaselineLimit::Partition,
         }),
         until_caught_up: args.until_caught_up,
+        writer: None,
     };
-    let registry = pipeline::registry(&config, traces.tracer());
-    let control = Arc::new(Control::new(&registry, loaded.values));
-    let hangups = reload_at_hangup(args.config, control.clone())?;
+    let (sources, histogram_log) = (args.config, args.histogram_log);
+    let around = Around {
+        values: loaded.values,
+        begin: |control| reload_at_hangup(sources, control),
+        end: |hangups: Handle, registry: &Registry| {
+            hangups.close();
+            if let Some(path) = &histogram_log {
+                summary::write_histogram_log(path, registry)
+                    .with_context(|| format!("writing {}", path.display()))?;
+            }
+            Ok(())
+        },
+    };
+    let done = consume(&config, options, around, &signal)?;
+    print_data(&serde_json::to_string(&done)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a consumer has around it: who changes its settings while it runs, and what is left to do at its end.
+pub(crate) struct Around<B, E> {
+    /// The settings as they were merged.
+    pub values: Vec<Value>,
+    /// Before it starts.
+    pub begin: B,
+    /// After it has ended, well or not.
+    pub end: E,
+}
+
+/// Runs a consumer until it is told to stop or has caught up, with its admin address, traces, and word to a process manager.
+pub(crate) fn consume<H>(
+    config: &Arc<Config>,
+    options: RunOptions,
+    around: Around<
+        impl FnOnce(Arc<Control>) -> anyhow::Result<H>,
+        impl FnOnce(H, &Registry) -> anyhow::Result<()>,
+    >,
+    signal: &Arc<SignalFlag>,
+) -> anyhow::Result<Summary> {
+    // Before anything is pinned, so that its thread runs on any core.
+    let traces = Traces::start(&config.telemetry, &config.kafka, "millpond");
+    let traces = traces.map_err(|error| UsageError(error.to_string()))?;
+    let registry = pipeline::registry(config, traces.tracer());
+    let control = Arc::new(Control::new(&registry, around.values));
+    let began = (around.begin)(control.clone())?;
     let rules = pipeline::rules::rules(options.sink);
     let gate = Gate::new(config.admin.token.clone());
     let routes = admin::consumer_routes(&registry);
@@ -97,23 +138,18 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let routes = with_log(routes, &registry, &gate);
     let routes = with_page(routes, &registry, &rules, &gate);
     let routes = with_hot(routes, &registry, gate);
-    let admin = start_admin(&config, routes)?;
+    let admin = start_admin(config, routes)?;
     tracing::info!(address = %admin.address(), "admin address");
     let told_to_stop = signal.clone();
     let is_stopping = move || told_to_stop.load(Ordering::Relaxed);
     let notifier = Notifier::start(admin::consumer_watched(&registry, is_stopping));
     let notifier = notifier.context(CANT_NOTIFY)?;
-    let done = pipeline::run(&config, options, (&registry, &control, &rules), &signal);
+    let done = pipeline::run(config, options, (&registry, &control, &rules), signal);
     notifier.stop();
-    hangups.close();
-    if let Some(path) = &args.histogram_log {
-        summary::write_histogram_log(path, &registry)
-            .with_context(|| format!("writing {}", path.display()))?;
-    }
+    (around.end)(began, &registry)?;
     admin.stop(ADMIN_STOP);
     traces.stop();
-    print_data(&serde_json::to_string(&done?)?)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(done?)
 }
 
 /// Serves what a consumer shows at `admin.listen`.

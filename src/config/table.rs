@@ -67,6 +67,7 @@ pub(super) fn table(read: &mut Reader<'_>) -> Option<Table> {
         deletes: deletes(read, &keys),
         keys,
         columns,
+        own: None,
     })
 }
 

@@ -185,7 +185,9 @@ impl Rules {
                     counts += 1;
                     ("counts", name, "")
                 }
-                Change::Set { .. } | Change::Amount { .. } | Change::Delete => continue,
+                Change::Set { .. } | Change::Amount { .. } | Change::Delete | Change::Own(_) => {
+                    continue;
+                }
             };
             if name.len() > limits.name_max_bytes {
                 let what = format!("the name {:?} in {field}", shortened(name));

@@ -81,6 +81,11 @@ impl Condition {
     /// Reads it; says what is wrong, with an example that is right.
     pub fn parse(path: &str, operator: &str, value: &str) -> Result<Self, String> {
         let field = Field::parse(path).map_err(|error| error.to_string())?;
+        Self::on(field, operator, value)
+    }
+
+    /// The same on a field that was read already.
+    pub fn on(field: Field, operator: &str, value: &str) -> Result<Self, String> {
         let operator = match operator {
             "=" | "==" => Operator::Equal,
             "!=" => Operator::Unequal,

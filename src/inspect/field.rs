@@ -1,5 +1,6 @@
 //! What of a message a filter or a group looks at, as the user writes it: a place in the JSON value, or something beside it.
 
+use crate::table::{Path, Place, Table};
 use std::fmt;
 
 /// Something that a message has, or lacks.
@@ -7,6 +8,8 @@ use std::fmt;
 pub enum Field {
     /// A place in the value, read as JSON: names from the outside in; a number also counts into an array, from 0.
     Json(Vec<String>),
+    /// The same in the key.
+    InKey(Vec<String>),
     /// The headers of that name.
     Header(String),
     /// The key's bytes.
@@ -26,7 +29,7 @@ pub enum Field {
 /// Why a PATH can't be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "PATH {path:?} {why}; write it as tags.first_name, as tags.\"name.with.dots\", as header.traceparent, or one of key value size timestamp partition offset"
+    "PATH {path:?} {why}; write it as tags.first_name, as tags.\"name.with.dots\", as header.traceparent, as @key.id in a key that is JSON, or one of key value size timestamp partition offset"
 )]
 pub struct BadPath {
     path: String,
@@ -57,7 +60,37 @@ impl Field {
                 name => Ok(Self::Header(name.to_owned())),
             };
         }
-        names(path).map(Self::Json).map_err(bad)
+        match path.strip_prefix("@key") {
+            Some("") => Ok(Self::Key),
+            Some(rest) if rest.starts_with('.') => names(&rest[1..]).map(Self::InKey).map_err(bad),
+            _ => names(path).map(Self::Json).map_err(bad),
+        }
+    }
+
+    /// Reads a PATH that may also be the name of one of the table's columns; in quotes it is none.
+    pub fn of_table(path: &str, table: Option<&Table>) -> Result<Self, BadPath> {
+        let column = table.and_then(|table| {
+            let keys = table.keys.iter().map(|key| (&key.name, &key.from));
+            let columns = table
+                .columns
+                .iter()
+                .map(|column| (&column.name, &column.from));
+            let mut all = keys.chain(columns);
+            all.find(|(name, _)| *name == path)
+        });
+        match column {
+            Some((_, from)) => Ok(Self::at(from)),
+            None => Self::parse(path),
+        }
+    }
+
+    /// What is at a column's path.
+    pub fn at(from: &Path) -> Self {
+        match (from.place, from.names.is_empty()) {
+            (Place::Key, true) => Self::Key,
+            (Place::Key, false) => Self::InKey(from.names.clone()),
+            (Place::Value, _) => Self::Json(from.names.clone()),
+        }
     }
 
     /// Whether its values are UUIDs, which have several spellings.
@@ -76,6 +109,7 @@ impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Json(names) => f.write_str(&names.join(".")),
+            Self::InKey(names) => write!(f, "@key.{}", names.join(".")),
             Self::Header(name) => write!(f, "header.{name}"),
             Self::Key => f.write_str("key"),
             Self::Value => f.write_str("value"),
@@ -145,6 +179,11 @@ mod tests {
             ("key", Field::Key),
             ("header.a.b", Field::Header("a.b".to_owned())),
             ("header.\"a\"", Field::Header("a".to_owned())),
+            ("@key", Field::Key),
+            (
+                "@key.a.\"b.c\"",
+                Field::InKey(vec!["a".to_owned(), "b.c".to_owned()]),
+            ),
         ] {
             assert_eq!(Field::parse(path), Ok(expected), "{path}");
         }
@@ -154,6 +193,7 @@ mod tests {
     fn a_bad_path_is_refused_with_an_example() {
         for path in [
             "", ".", "tags.", "tags..x", "tags.\"x", "a\"b\"", "\"a\"b", "header", "header.",
+            "@key.",
         ] {
             let error = Field::parse(path).unwrap_err().to_string();
             assert!(error.contains("tags.first_name"), "{path}: {error}");

@@ -27,7 +27,14 @@ pub struct Record<'v> {
 #[derive(Debug)]
 struct Looked {
     field: Field,
-    place: Option<usize>,
+    place: Option<At>,
+}
+
+/// Where a place is in what was picked of a value, or of a key.
+#[derive(Clone, Copy, Debug)]
+enum At {
+    Value(usize),
+    Key(usize),
 }
 
 /// Conditions that must all hold, and fields that are taken out of what passes.
@@ -38,8 +45,11 @@ pub struct Sieve {
     /// On places in the value.
     inside: Vec<(Condition, usize)>,
     traces: Traces,
+    /// On places in the key.
+    inside_key: Vec<(Condition, usize)>,
     taken: Vec<Looked>,
     picker: Picker,
+    key_picker: Picker,
     needs_headers: bool,
 }
 
@@ -56,6 +66,7 @@ struct Traces {
 pub struct Passed<'v> {
     record: Record<'v>,
     picked: Option<Picked<'v>>,
+    picked_key: Option<Picked<'v>>,
 }
 
 impl Sieve {
@@ -64,13 +75,17 @@ impl Sieve {
         let mut sieve = Self::default();
         for condition in conditions {
             sieve.needs_headers |= matches!(condition.field, Field::Header(_));
-            for trace in condition.traces() {
-                sieve.traces.add(trace);
-            }
             match &condition.field {
                 Field::Json(names) => {
+                    for trace in condition.traces() {
+                        sieve.traces.add(trace);
+                    }
                     let place = sieve.picker.place(names);
                     sieve.inside.push((condition, place));
+                }
+                Field::InKey(names) => {
+                    let place = sieve.key_picker.place(names);
+                    sieve.inside_key.push((condition, place));
                 }
                 _ => sieve.outside.push(condition),
             }
@@ -78,7 +93,8 @@ impl Sieve {
         for field in taken {
             sieve.needs_headers |= matches!(field, Field::Header(_));
             let place = match &field {
-                Field::Json(names) => Some(sieve.picker.place(names)),
+                Field::Json(names) => Some(At::Value(sieve.picker.place(names))),
+                Field::InKey(names) => Some(At::Key(sieve.key_picker.place(names))),
                 _ => None,
             };
             sieve.taken.push(Looked { field, place });
@@ -97,20 +113,30 @@ impl Sieve {
         if !outside.all(|one| holds_outside(one, &record)) {
             return None;
         }
+        let mut picked_key = None;
+        if !self.key_picker.is_empty() {
+            picked_key = self.key_picker.pick(record.key.unwrap_or_default());
+            if !hold(&self.inside_key, picked_key.as_ref()) {
+                return None;
+            }
+        }
         if self.picker.is_empty() {
-            let picked = None;
-            return Some(Passed { record, picked });
+            return Some(Passed {
+                record,
+                picked: None,
+                picked_key,
+            });
         }
         let value = record.value.unwrap_or_default();
         if !self.traces.may_be_in(value) {
             return None;
         }
         let picked = self.picker.pick(value);
-        let at = |place: usize| picked.as_ref().and_then(|picked| picked[place]);
-        let mut inside = self.inside.iter();
-        inside
-            .all(|(condition, place)| condition.holds(&Found::of_json(at(*place))))
-            .then_some(Passed { record, picked })
+        hold(&self.inside, picked.as_ref()).then_some(Passed {
+            record,
+            picked,
+            picked_key,
+        })
     }
 
     /// The fields to be taken, and what a message that passed has there; `None` of a place in a value that is no JSON.
@@ -120,8 +146,12 @@ impl Sieve {
     ) -> impl Iterator<Item = (&'p Field, Option<Found<'p>>)> {
         self.taken.iter().map(|looked| {
             let found = match looked.place {
-                Some(place) => {
+                Some(At::Value(place)) => {
                     let picked = passed.picked.as_ref();
+                    picked.map(|picked| Found::of_json(picked[place]))
+                }
+                Some(At::Key(place)) => {
+                    let picked = passed.picked_key.as_ref();
                     picked.map(|picked| Found::of_json(picked[place]))
                 }
                 None => Some(found_outside(&looked.field, &passed.record)),
@@ -129,6 +159,13 @@ impl Sieve {
             (&looked.field, found)
         })
     }
+}
+
+/// Whether all conditions hold on what was picked; of what is no JSON nothing was.
+fn hold(conditions: &[(Condition, usize)], picked: Option<&Picked<'_>>) -> bool {
+    let at = |place: usize| picked.and_then(|picked| picked[place]);
+    let mut conditions = conditions.iter();
+    conditions.all(|(condition, place)| condition.holds(&Found::of_json(at(*place))))
 }
 
 /// One of several headers of a name is enough, and for `!=` none may be equal.
@@ -153,7 +190,7 @@ fn holds_outside(condition: &Condition, record: &Record<'_>) -> bool {
 
 fn found_outside<'v>(field: &Field, record: &Record<'v>) -> Found<'v> {
     match field {
-        Field::Json(_) => Found::Absent,
+        Field::Json(_) | Field::InKey(_) => Found::Absent,
         Field::Header(name) => {
             let last = record.headers.iter().rev().find(|(own, _)| own == name);
             last.map_or(Found::Absent, |(_, value)| Found::of_bytes(*value))

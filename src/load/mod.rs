@@ -6,6 +6,7 @@ pub mod broken;
 pub mod clothesly;
 pub mod padding;
 pub mod requests;
+pub mod rows;
 pub mod traffic;
 // When.
 pub mod schedule;

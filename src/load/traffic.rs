@@ -4,12 +4,15 @@
 use super::broken;
 use super::clothesly::{Clothesly, Part, random};
 use super::padding;
+use super::rows::Rows;
 use crate::dead::Reason;
 use crate::ids::{AppId, Partition, RowKey, SubscriptionId};
 use crate::partitioner::Partitioner;
+use crate::table::Table;
 use rand::{Rng, rngs::SmallRng};
 use rand_distr::{Distribution, Zipf};
 use std::io::Write;
+use std::sync::Arc;
 use uuid::Builder;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
@@ -103,6 +106,8 @@ pub struct Traffic {
     partitioner: Partitioner,
     zipf: Zipf<f64>,
     pub(super) clothesly: Option<Clothesly>,
+    /// Of a table that the configuration describes.
+    table: Option<Rows>,
 }
 
 /// Names of tags with the values that they take, as JSON.
@@ -160,6 +165,7 @@ impl Traffic {
             partitioner,
             zipf,
             clothesly: None,
+            table: None,
         };
         let (seed, rows) = (traffic.options.seed, traffic.options.rows);
         if traffic.options.scenario == Scenario::Clothesly {
@@ -172,6 +178,20 @@ impl Traffic {
             );
             traffic.clothesly = Some(clothesly);
         }
+        traffic
+    }
+
+    /// The same for rows of a table that the configuration describes; `apps` are the values of the column that picks the shard.
+    /// None of them is broken.
+    pub fn for_table(options: TrafficOptions, partitioner: Partitioner, table: Arc<Table>) -> Self {
+        let rows = Rows {
+            table,
+            seed: options.seed,
+            groups: options.apps,
+        };
+        let broken = 0;
+        let mut traffic = Self::new(TrafficOptions { broken, ..options }, partitioner);
+        traffic.table = Some(rows);
         traffic
     }
 
@@ -216,6 +236,12 @@ impl Traffic {
         message.tombstone = false;
         message.broken = None;
         message.value.clear();
+        if let Some(rows) = &self.table {
+            let mut random = random(self.options.seed, number);
+            let row = rows.write(self.pick_row(&mut random), &mut random, message);
+            message.partition = self.partitioner.partition_of(row.app);
+            return;
+        }
         let row = self.write_value(number, &mut message.value);
         message.partition = self.partitioner.partition_of(row.app);
         message.key.clear();

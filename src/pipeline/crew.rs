@@ -13,6 +13,7 @@ use crate::lanes::{JoiningLane, LaneReceiver, Post, joining_lane};
 use crate::observe::changes::WorkerChange;
 use crate::observe::recorder::{ConnectionState, WorkerRecorder};
 use crate::ready::ReadySet;
+use crate::sink::own::Writer;
 use crate::sink::pool::ShardPool;
 use crate::sink::shape;
 use crate::sink::shard::ShardConnection;
@@ -44,6 +45,8 @@ pub struct Crew {
     number: usize,
     config: Arc<Config>,
     settings: WorkerSettings,
+    /// Of a program that writes by its own statements.
+    writer: Option<Arc<dyn Writer>>,
     dead_letters: DeadLetterSender,
     shared: Shared,
     /// The workers' cores, if they are pinned.
@@ -79,6 +82,7 @@ impl Crew {
         Ok(Self {
             number: start.number,
             settings: settings(start),
+            writer: start.options.writer.clone(),
             dead_letters: start.dead_letters.clone(),
             shared: start.worker_shared.clone(),
             cores,
@@ -99,7 +103,8 @@ impl Crew {
         let ShardIndex(shard) = recorder.shard;
         let incarnation = self.config.kafka.incarnation;
         let shape = shape::of(self.config.table.as_deref());
-        let connection = ShardConnection::new(self.pools[shard].another(), shape, incarnation);
+        let connection = ShardConnection::new(self.pools[shard].another(), shape, incarnation)
+            .with_writer(self.writer.clone());
         let applier = Applier::new(
             connection,
             shape,

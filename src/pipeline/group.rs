@@ -183,7 +183,7 @@ fn build(start: GroupStart) -> Result<(Poller, Arc<Crew>), RunError> {
     let woken = ready.clone();
     start.poller_shared.rules.wake_by(move || woken.wake());
     let recorder = start.poller_shared.registry.pollers[start.number].clone();
-    let settings = poller_settings(&config, start.options, start.slots);
+    let settings = poller_settings(&config, &start.options, start.slots);
     let poller = Poller::new(
         (consumer, ready),
         dispatch,
@@ -229,7 +229,7 @@ pub fn slots(config: &Config) -> u32 {
         .min(small.max(SLOTS_MIN))
 }
 
-fn poller_settings(config: &Config, options: RunOptions, slots: Slots) -> PollerSettings {
+fn poller_settings(config: &Config, options: &RunOptions, slots: Slots) -> PollerSettings {
     let consumer = &config.consumer;
     let end = EndTimes::of(consumer.drain_deadline);
     PollerSettings {

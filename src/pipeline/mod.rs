@@ -37,6 +37,7 @@ use crate::observe::trace::Tracer;
 use crate::poller::assignment::{Budget, Slots};
 use crate::poller::{Ended, PollerShared};
 use crate::rules::Rules;
+use crate::sink::own::Writer;
 use crate::sink::rate::WriteRates;
 use crate::sync::{AtomicBool, Ordering, SignalFlag};
 use crate::worker::SinkKind;
@@ -55,7 +56,7 @@ use std::time::{Duration, Instant};
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a run is to do besides its configuration.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct RunOptions {
     /// Where batches end.
     pub sink: SinkKind,
@@ -63,6 +64,8 @@ pub struct RunOptions {
     pub baseline: Option<BaselineLimit>,
     /// End once what was in the topic at the start is applied.
     pub until_caught_up: bool,
+    /// Of a program that writes rows by its own statements.
+    pub writer: Option<Arc<dyn Writer>>,
 }
 
 /// What the incident's consumer limits in memory.
@@ -162,7 +165,7 @@ fn start_groups(
         Group::start(GroupStart {
             number,
             config: config.clone(),
-            options,
+            options: options.clone(),
             group_name: group_name.clone(),
             slots: slots.clone(),
             source: checked.source.clone(),

@@ -84,7 +84,7 @@ pub fn adoption(
     client: &mut impl GenericClient,
     shape: &Shape,
 ) -> Result<Vec<String>, postgres::Error> {
-    if shape.link.is_some() || !is_there(client, shape)? {
+    if shape.is_preset() || !is_there(client, shape)? {
         return Ok(Vec::new());
     }
     let found = columns(client, shape)?;

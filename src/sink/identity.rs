@@ -20,7 +20,7 @@ pub fn identities(
     keys: &[RowKey],
 ) -> Result<Vec<Option<Identity>>, StandingError> {
     // Only subscriptions have the two columns.
-    if shape.link.is_none() {
+    if !shape.is_preset() {
         return Ok(vec![None; keys.len()]);
     }
     let mut client = connect(address, "millpond hot")?;

@@ -7,6 +7,7 @@
 //! - [`connect`]: addresses to connections, TLS
 //! - [`pool`]: a shard's connections
 //! - [`shard`]: one worker's connection and what can be asked of it
+//! - [`own`]: rows that a program writes by its own statements, with the fence moved in the same transaction
 //! - [`identity`]: who hot rows are
 //! - `links`: the transaction that links rows to parents
 //! - [`standing`]: how new rows are, for those who only look
@@ -19,6 +20,7 @@ pub mod catalogue;
 pub mod connect;
 pub mod identity;
 mod links;
+pub mod own;
 pub mod params;
 pub mod pool;
 pub mod rate;

@@ -74,7 +74,7 @@ type Expected = BTreeMap<&'static str, Vec<(String, &'static str, bool)>>;
 /// Tables with their columns. Of a table that the configuration describes, `catalogue` knows more.
 fn expected(shape: &Shape) -> Expected {
     let mut tables = beside_the_rows();
-    if shape.link.is_some() {
+    if shape.is_preset() {
         tables.extend(subscriptions(shape));
     }
     tables
@@ -192,7 +192,7 @@ pub fn init(client: &mut Client, shape: &Shape, source: &Source) -> Result<Made,
             made.tables.push(table.to_owned());
         }
     }
-    if shape.link.is_none() && !catalogue::is_there(&mut transaction, shape)? {
+    if !shape.is_preset() && !catalogue::is_there(&mut transaction, shape)? {
         transaction.batch_execute(&catalogue::create(shape))?;
         made.tables.push(shape.name.to_owned());
     }

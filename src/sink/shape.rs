@@ -69,6 +69,16 @@ pub struct Shape {
     pub app: Option<&'static str>,
     /// Whether rows are deleted: then the table has the column `source_deleted`.
     pub deletes: bool,
+    /// Whether it only has the fences of rows that a program writes by its own statements.
+    pub is_own: bool,
+}
+
+impl Shape {
+    /// Whether it is the subscription table, and not one that the configuration or a program describes.
+    pub const fn is_preset(&self) -> bool {
+        // Only its rows link to each other.
+        self.link.is_some()
+    }
 }
 
 const fn key(name: &'static str) -> Key {
@@ -104,6 +114,7 @@ pub static SUBSCRIPTION: Shape = Shape {
     link: Some(column::PARENT),
     app: Some("app_id"),
     deletes: false,
+    is_own: false,
 };
 
 /// Shapes live as long as the process, as connections and threads hold them; so one is made for each table, once.
@@ -160,6 +171,7 @@ fn shape_of(table: &Table) -> Shape {
         link: None,
         app: by_app.then_some(keys[0].sql),
         deletes: table.deletes.any(),
+        is_own: table.own.is_some(),
         keys: Box::leak(keys.into_boxed_slice()),
     }
 }

@@ -2,6 +2,7 @@
 //! nothing else.
 
 use super::links;
+use super::own::{self, Fences, Writer};
 use super::params::{ArrayParam, Binary, asked_params, typed};
 use super::pool::{Manager, ShardPool};
 use super::shape::Shape;
@@ -10,10 +11,12 @@ use super::statement::Touched;
 use crate::dead::Reason;
 use crate::ids::{Partition, Position, RowKey};
 use crate::table::{Asked, KeyValues};
+use crate::update::Decoded;
 use hashbrown::HashMap;
 use postgres::types::{ToSql, Type};
 use postgres::{Client, Statement};
 use r2d2::PooledConnection;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Rows to be written: the arrays that [`Shape::update`] and [`Shape::insert`] take.
@@ -25,6 +28,8 @@ pub struct WriteBatch {
     pub params: Vec<ArrayParam>,
     /// Elements of each array.
     pub rows: usize,
+    /// What a program decoded, by row; none of rows that the arrays say all of.
+    pub own: Vec<Vec<Decoded>>,
 }
 
 /// What went wrong, with what to do next.
@@ -88,6 +93,8 @@ enum Use {
 struct Live {
     client: PooledConnection<Manager>,
     prepared: HashMap<(Use, Touched), (Statement, String)>,
+    /// Those of a program, by their text.
+    own: HashMap<&'static str, Statement>,
 }
 
 impl Shape {
@@ -95,7 +102,7 @@ impl Shape {
     /// they refuse is refused for what the update says.
     fn judged(&self, error: SinkError) -> SinkError {
         match error.sqlstate.as_deref() {
-            Some("23505") if self.link.is_none() => SinkError {
+            Some("23505") if !self.is_preset() => SinkError {
                 verdict: Verdict::Data,
                 ..error
             },
@@ -176,6 +183,8 @@ pub struct ShardConnection {
     pool: ShardPool,
     pub(super) shape: &'static Shape,
     pub(super) incarnation: i32,
+    /// Of a program that writes by its own statements.
+    writer: Option<Arc<dyn Writer>>,
     live: Option<Live>,
     pub(super) in_transaction: bool,
 }
@@ -187,9 +196,15 @@ impl ShardConnection {
             pool,
             shape,
             incarnation,
+            writer: None,
             live: None,
             in_transaction: false,
         }
+    }
+
+    /// The same for a program that writes by its own statements.
+    pub fn with_writer(self, writer: Option<Arc<dyn Writer>>) -> Self {
+        Self { writer, ..self }
     }
 
     pub(super) fn has_connection(&self) -> bool {
@@ -206,31 +221,59 @@ impl ShardConnection {
                 .map(|param| param as &(dyn ToSql + Sync)),
         );
         params.push(&incarnation);
-        let Live { client, prepared } = self.live()?;
         let at = (which, batch.touched);
-        if !prepared.contains_key(&at) {
-            let sql = match which {
-                Use::Update => shape.update(batch.touched),
-                Use::Insert => shape.insert(batch.touched),
-            };
-            let made = client.prepare_typed(&sql, &shape.prepared_types(batch.touched));
-            let statement = made
-                .map_err(|error| failed(error, &sql))
-                .or_else(|error| self.note(error))?;
-            let prepared = &mut self.live()?.prepared;
-            if prepared.len() >= PREPARED_MAX {
-                // Those that are still needed are made again; dropping one closes it.
-                prepared.clear();
-            }
-            prepared.insert(at, (statement, sql));
-        }
-        let Live { client, prepared } = self.live()?;
+        self.prepare(at)?;
+        let writer = self.writer.clone();
+        let Live {
+            client,
+            prepared,
+            own,
+        } = self.live()?;
         let (statement, sql) = &prepared[&at];
-        let written = client
-            .execute(statement, &params)
-            .map_err(|error| failed(error, sql))
-            .map_err(|error| shape.judged(error));
-        written.or_else(|error| self.note(error))
+        let written = match writer {
+            None => client
+                .execute(statement, &params)
+                .map_err(|error| failed(error, sql)),
+            Some(writer) => {
+                let fences = Fences {
+                    statement,
+                    sql,
+                    params: &params,
+                };
+                own::write(client, own, &fences, (&*writer, &batch.own))
+            }
+        };
+        written
+            .map_err(|error| shape.judged(error))
+            .or_else(|error| self.note(error))
+    }
+
+    fn prepare(&mut self, at: (Use, Touched)) -> Result<(), SinkError> {
+        let shape = self.shape;
+        let Live {
+            client, prepared, ..
+        } = self.live()?;
+        if prepared.contains_key(&at) {
+            return Ok(());
+        }
+        let (which, touched) = at;
+        let sql = match (which, shape.is_own) {
+            (Use::Update, false) => shape.update(touched),
+            (Use::Insert, false) => shape.insert(touched),
+            (Use::Update, true) => shape.move_fences(),
+            (Use::Insert, true) => shape.make_fences(),
+        };
+        let made = client.prepare_typed(&sql, &shape.prepared_types(touched));
+        let statement = made
+            .map_err(|error| failed(error, &sql))
+            .or_else(|error| self.note(error))?;
+        let prepared = &mut self.live()?.prepared;
+        if prepared.len() >= PREPARED_MAX {
+            // Those that are still needed are made again; dropping one closes it.
+            prepared.clear();
+        }
+        prepared.insert(at, (statement, sql));
+        Ok(())
     }
 
     pub(super) fn run<T>(
@@ -255,6 +298,7 @@ impl ShardConnection {
             self.live = Some(Live {
                 client,
                 prepared: HashMap::new(),
+                own: HashMap::new(),
             });
         }
         Ok(self.live.as_mut().expect("just made"))
@@ -414,7 +458,7 @@ impl ShardSession for ShardConnection {
     }
 }
 
-fn failed(error: postgres::Error, sql: &str) -> SinkError {
+pub(super) fn failed(error: postgres::Error, sql: &str) -> SinkError {
     let message = match error.as_db_error() {
         Some(database) => {
             let detail = database

@@ -291,9 +291,9 @@ impl Shape {
     pub fn update(&self, touched: Touched) -> String {
         let (source, incarnation) = self.source(touched);
         let mut sql = format!("UPDATE {} AS t SET ", self.table);
-        let removed = match self.link {
-            Some(_) => Removed::AreAllNulls,
-            None => Removed::AreNulls,
+        let removed = match self.is_preset() {
+            true => Removed::AreAllNulls,
+            false => Removed::AreNulls,
         };
         for (index, column) in self.columns.iter().enumerate() {
             let expression = match (touched.deletes, touched.has(index)) {
@@ -345,6 +345,43 @@ impl Shape {
              ON CONFLICT ({keys}) DO NOTHING",
             self.table
         )
+    }
+
+    /// Moves the fences of rows that exist and whose fence is below the first position of their fold: numbers (from 1) of the
+    /// rows whose fence was moved. What belongs to them is then written by others, in the same transaction.
+    pub(super) fn move_fences(&self) -> String {
+        let (source, incarnation) = self.numbered();
+        format!(
+            "UPDATE {} AS t SET source_incarnation = ${incarnation}, source_leader_epoch = e.last_epoch, \
+             source_offset = e.last_offset, updated_at = e.at FROM {source} WHERE {} \
+             AND {FENCE} < (${incarnation}, e.first_epoch, e.first_offset) RETURNING e.number::int4",
+            self.table,
+            self.is_the_row()
+        )
+    }
+
+    /// The same for rows that are not there: makes them, and leaves those that are.
+    pub(super) fn make_fences(&self) -> String {
+        let (source, incarnation) = self.numbered();
+        let keys = self.key_columns();
+        format!(
+            "WITH made AS (INSERT INTO {} ({keys}, source_incarnation, source_leader_epoch, source_offset, updated_at) \
+             SELECT {}, ${incarnation}, e.last_epoch, e.last_offset, e.at FROM {source} \
+             ON CONFLICT ({keys}) DO NOTHING RETURNING {keys}) \
+             SELECT e.number::int4 FROM {source} JOIN made AS t ON {}",
+            self.table,
+            self.key_values(),
+            self.is_the_row()
+        )
+    }
+
+    /// As [`source`](Self::source) of a write that touches no column, with the row's number.
+    fn numbered(&self) -> (String, usize) {
+        let (source, incarnation) = self.source(Touched::default());
+        let named = source
+            .replace(" AS e(", " WITH ORDINALITY AS e(")
+            .replace("flags)", "flags, number)");
+        (named, incarnation)
     }
 
     /// The fences of those rows that exist: number within the arrays (from 1), incarnation, leader epoch, offset.

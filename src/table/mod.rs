@@ -12,6 +12,7 @@ pub use number::Number;
 pub use path::{Path, Place};
 
 use crate::ids::{AppId, RowKey, SubscriptionId};
+use crate::update::Own;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// A name has at most so many bytes: with the prefix of a statement's alias it still fits Postgres' 63.
@@ -45,6 +46,8 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// What deletes a row.
     pub deletes: Deletes,
+    /// The program that reads the messages and writes the rows by itself; then the paths name nothing, and there are no columns.
+    pub own: Option<Own>,
 }
 
 /// A column of the key.
@@ -234,6 +237,7 @@ mod tests {
             shard_by,
             columns: Vec::new(),
             deletes: Deletes::Never,
+            own: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! What an update does: to which columns of which row.
 
+use super::Decoded;
 use crate::ids::{RowKey, SubscriptionId};
 use crate::table::KeyValues;
 use std::borrow::Cow;
@@ -57,6 +58,8 @@ pub enum Change<'a> {
     },
     /// Deletes the row; the only change of its update.
     Delete,
+    /// What a program's own reader made of the message; the only change of its update.
+    Own(Decoded),
 }
 
 /// A value of a set column.

@@ -3,10 +3,10 @@
 //! part, and again the worker's), partition, then the columns in their order.
 
 use super::fields::Text;
-use super::values::{NESTING_MAX, nesting, read_column};
-use super::{Change, Envelope, Rejection, Update, has_lone_surrogate, plain, shortened, storable};
+use super::values::{NESTING_MAX, differs, nesting, read_column};
+use super::{Change, Envelope, Rejection, Update, has_lone_surrogate, plain, storable};
 use crate::dead::Reason;
-use crate::ids::Partition;
+use crate::ids::{Partition, RowKey};
 use crate::partitioner::Partitioner;
 use crate::table::{Deletes, KeyColumn, KeyValues, Kind, Path, Place, Table};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -16,6 +16,10 @@ use std::fmt;
 
 /// Bytes of a row's key: an index takes about 2,700 in one entry, and what it doesn't take could not even be refused.
 const KEY_BYTES_MAX: usize = 2_000;
+
+/// What some converters write for no value: Kafka Connect's for JSON does where the record still has a schema, as with deletes
+/// that Debezium unwraps.
+const NULL: &[u8] = b"null";
 
 /// A message as it lies in a lane. An empty value is refused before, and an empty key is as good as none.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +33,12 @@ pub struct Content<'a> {
 impl Content<'_> {
     /// The key of its row.
     pub fn key_values(self, table: &Table) -> Result<KeyValues, Rejection> {
-        Message::new(self).key_values(table)
+        let values = match &table.own {
+            None => Message::new(self).key_values(table)?,
+            Some(own) => own.row(table, self)?,
+        };
+        check_key_size(&values)?;
+        Ok(values)
     }
 }
 
@@ -76,16 +85,17 @@ pub fn judge_for<'a>(
     bytes_max: usize,
 ) -> Result<Envelope<'a>, Rejection> {
     super::envelope::check_size(key, value, bytes_max)?;
-    let (key, is_null) = (key.unwrap_or_default(), value.is_none());
+    let is_null = value.is_none_or(|value| value == NULL && table.own.is_none());
+    let key = key.unwrap_or_default();
     let value = value.unwrap_or_default();
-    if is_null && !(table.deletes.any() && table.is_keyed_by_kafka()) {
+    if is_null && table.own.is_none() && !(table.deletes.any() && table.is_keyed_by_kafka()) {
         let why = match table.deletes {
             Deletes::Never => "the value is null, and table.delete is \"never\"",
             _ => "the value is null, so it doesn't say which row is meant",
         };
         return Err(Rejection::new(Reason::Tombstone, why));
     }
-    if value.is_empty() && !is_null {
+    if value.is_empty() && table.own.is_none() && !is_null {
         return Err(Rejection::new(Reason::Empty, "the value has no bytes"));
     }
     let values = Content { key, value }.key_values(table)?;
@@ -105,16 +115,9 @@ pub fn decode_for<'a>(
 ) -> Result<Update<'a>, Rejection> {
     let mut message = Message::new(content);
     let values = message.key_values(table)?;
+    check_key_size(&values)?;
     let key = table.row_key(&values);
-    if let Some(home) = partitioner.map(|partitioner| partitioner.partition_of(key.app))
-        && home != partition
-    {
-        let text = format!(
-            "its row belongs on partition {home}, by the column {}; it was on {partition}",
-            table.keys[table.shard_by].name
-        );
-        return Err(Rejection::new(Reason::WrongPartition, text));
-    }
+    check_home(table, key, partition, partitioner)?;
     if message.deletes(table)? {
         changes.push(Change::Delete);
     } else {
@@ -130,6 +133,33 @@ pub fn decode_for<'a>(
         changes,
         unknown_keys: 0,
     })
+}
+
+pub(super) fn check_home(
+    table: &Table,
+    key: RowKey,
+    partition: Partition,
+    partitioner: Option<&Partitioner>,
+) -> Result<(), Rejection> {
+    let home = partitioner.map(|partitioner| partitioner.partition_of(key.app));
+    let Some(home) = home.filter(|home| *home != partition) else {
+        return Ok(());
+    };
+    let text = format!(
+        "its row belongs on partition {home}, by the column {}; it was on {partition}",
+        table.keys[table.shard_by].name
+    );
+    Err(Rejection::new(Reason::WrongPartition, text))
+}
+
+fn check_key_size(values: &KeyValues) -> Result<(), Rejection> {
+    let bytes: usize = values.parts().map(<[u8]>::len).sum();
+    if bytes <= KEY_BYTES_MAX {
+        return Ok(());
+    }
+    let text =
+        format!("the row's key has {bytes} bytes; no more than {KEY_BYTES_MAX} fit the index");
+    Err(Rejection::new(Reason::BadId, text))
 }
 
 /// The objects of a message that were opened so far.
@@ -171,18 +201,11 @@ impl<'a> Message<'a> {
             };
             push_key(column, raw, &mut values)?;
         }
-        let bytes: usize = values.parts().map(<[u8]>::len).sum();
-        if bytes > KEY_BYTES_MAX {
-            let text = format!(
-                "the row's key has {bytes} bytes; no more than {KEY_BYTES_MAX} fit the index"
-            );
-            return Err(Rejection::new(Reason::BadId, text));
-        }
         Ok(values)
     }
 
     fn deletes(&mut self, table: &Table) -> Result<bool, Rejection> {
-        if self.content.value.is_empty() {
+        if self.content.value.is_empty() || self.content.value == NULL {
             return Ok(true);
         }
         let Deletes::Marks { field, values } = &table.deletes else {
@@ -324,14 +347,8 @@ fn push_key_text(column: &KeyColumn, text: &str, values: &mut KeyValues) -> Resu
 }
 
 fn bad_key(column: &KeyColumn, found: &str) -> Rejection {
-    let text = format!(
-        "the key column {} is {}, and at {} is {}",
-        column.name,
-        column.kind,
-        column.from,
-        shortened(found)
-    );
-    Rejection::new(Reason::BadId, text)
+    let text = differs(&column.name, column.kind, &column.from, found);
+    Rejection::new(Reason::BadId, format!("the key column {text}"))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::{
     storable,
 };
 use crate::dead::Reason;
-use crate::table::{Column, Kind, Number, Rule};
+use crate::table::{Column, Kind, Number, Path, Rule};
 use serde::de::IgnoredAny;
 use std::borrow::Cow;
 
@@ -49,14 +49,13 @@ pub(super) fn read_column<'a>(
 }
 
 fn bad_value(column: &Column, raw: &str) -> Rejection {
-    let text = format!(
-        "the column {} is {}, and at {} is {}",
-        column.name,
-        column.kind,
-        column.from,
-        shortened(raw)
-    );
-    Rejection::new(Reason::BadValue, text)
+    let text = differs(&column.name, column.kind, &column.from, raw);
+    Rejection::new(Reason::BadValue, format!("the column {text}"))
+}
+
+/// That a message has something else at the column's path than what the column takes.
+pub(super) fn differs(name: &str, kind: Kind, from: &Path, found: &str) -> String {
+    format!("{name} is {kind}, and at {from} is {}", shortened(found))
 }
 
 fn set_value<'a>(column: &Column, raw: &'a str) -> Result<SetValue<'a>, Rejection> {
@@ -84,9 +83,9 @@ fn set_value<'a>(column: &Column, raw: &'a str) -> Result<SetValue<'a>, Rejectio
             SetValue::Text(digits)
         }
         Kind::Date => {
-            let text = text()?;
-            text.parse::<jiff::civil::Date>().map_err(|_| bad())?;
-            SetValue::Text(text)
+            let day = day(text()?);
+            day.parse::<jiff::civil::Date>().map_err(|_| bad())?;
+            SetValue::Text(day)
         }
         Kind::Jsonb if nesting(raw) > NESTING_MAX => return Err(bad()),
         Kind::Jsonb => SetValue::Json(raw),
@@ -96,6 +95,17 @@ fn set_value<'a>(column: &Column, raw: &'a str) -> Result<SetValue<'a>, Rejectio
         }
         Kind::Boolean | Kind::Double => return Err(bad()),
     })
+}
+
+/// Without the `Z` that Debezium puts behind a day, which is in no zone.
+fn day(text: Cow<'_, str>) -> Cow<'_, str> {
+    const DAY: usize = "1970-01-01Z".len();
+    match text {
+        Cow::Borrowed(day) if day.len() == DAY => {
+            Cow::Borrowed(day.strip_suffix('Z').unwrap_or(day))
+        }
+        other => other,
+    }
 }
 
 /// How deep objects and arrays are within each other, at most.

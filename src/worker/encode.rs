@@ -9,7 +9,7 @@ use crate::sink::shape::{Kind, SetType, Shape};
 use crate::sink::shard::WriteBatch;
 use crate::sink::statement::Touched;
 use crate::table::{Asked, Number};
-use crate::update::{Change, SetValue};
+use crate::update::{Change, Decoded, SetValue};
 use hashbrown::HashMap;
 use std::io::Write;
 
@@ -75,7 +75,7 @@ impl Encoder {
     /// Whether Postgres may refuse a row that an INSERT proposes although an UPDATE of the one that is there is good: it checks
     /// constraints before it looks for that one, and a table that is somebody's own may have any.
     pub fn may_be_refused_when_made(&self) -> bool {
-        self.shape.link.is_none()
+        !self.shape.is_preset()
     }
 
     /// The parameters that write these folds.
@@ -101,6 +101,9 @@ impl Encoder {
         let mut merged = Merged::default();
         for fold in which {
             self.encode_row(folds, fold, &mut merged);
+        }
+        if self.shape.is_own {
+            self.batch.own = which.iter().map(|fold| own_updates(folds, fold)).collect();
         }
         Ok(&self.batch)
     }
@@ -158,6 +161,18 @@ impl Encoder {
     }
 }
 
+/// What a program decoded of a row, in the order of its messages.
+fn own_updates(folds: &Folds<'_>, fold: &Fold) -> Vec<Decoded> {
+    let changes = folds
+        .encoded(fold)
+        .flat_map(|message| &message.update.changes);
+    let own = |change: &Change<'_>| match change {
+        Change::Own(decoded) => Some(decoded.clone()),
+        _ => None,
+    };
+    changes.filter_map(own).collect()
+}
+
 const FIXED: usize = crate::sink::statement::FIXED_PARAMS.len();
 
 fn push_key(params: &mut [ArrayParam], row: &Asked<'_>) {
@@ -209,6 +224,8 @@ fn touched(shape: &Shape, folds: &Folds<'_>, which: &[Fold]) -> Result<Touched, 
                     _ => touched.columns |= 1 << column,
                 },
                 Change::Delete => unreachable!("deletes are alone"),
+                // It touches what its program's statements say.
+                Change::Own(_) => {}
             }
         }
         touched.columns |= added;

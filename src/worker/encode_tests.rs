@@ -149,6 +149,7 @@ mod of_another_table {
                 column("name", Rule::Set, Type::Text),
             ],
             deletes: Deletes::Tombstones,
+            own: None,
         }
     }
 

@@ -47,7 +47,9 @@ use crate::partitioner::Partitioner;
 use crate::rules::{Rules, RulesView, table::Seen};
 use crate::sink::shard::{ShardConnection, ShardSession};
 use crate::table::{Asked, KeyValues, Table};
-use crate::update::{Content, Place, Rejection, Spares, Update, decode_for, decode_into};
+use crate::update::{
+    Content, Incoming, Place, Rejection, Spares, Update, decode_for, decode_into, decode_own,
+};
 use applied::AppliedLog;
 use apply::Applier;
 use crossbeam_channel::RecvTimeoutError;
@@ -404,6 +406,16 @@ impl<S: ShardSession> Worker<S> {
                 key: row.key(bytes),
                 value: row.value(bytes),
             };
+            if let Some(own) = &table.own {
+                let message = Incoming {
+                    content,
+                    headers: row.headers(bytes),
+                    partition,
+                    offset: row.offset,
+                    timestamp_ms: row.timestamp_ms,
+                };
+                return decode_own((table, own), changes, &message, partitioner);
+            }
             return decode_for(table, changes, content, (partition, partitioner));
         }
         let place = Place {

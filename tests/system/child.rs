@@ -47,6 +47,17 @@ impl Process {
         let named = std::env::var("MILLPOND_TEST_BINARY");
         let mut command = Command::new(named.as_deref().unwrap_or(env!("CARGO_BIN_EXE_millpond")));
         command.args(arguments).envs(environment.iter().copied());
+        Self::spawn(command, stderr)
+    }
+
+    /// Starts another program, which is ended the same way.
+    pub fn of(program: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        Self::spawn(command, Stdio::piped())
+    }
+
+    fn spawn(mut command: Command, stderr: impl Into<Stdio>) -> Self {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -24,6 +24,7 @@
 //! - [`rewind`]: a database that lost a tail gets it again
 //! - [`rules`]: skip rules hold on every process, over restarts, moves and kills
 //! - [`tables`]: tables that the configuration describes
+//! - [`library`]: a program that reads and writes by itself
 //! - [`demo`]: everything in one process, with nothing installed
 //! - [`trouble`]: a row, a shard or a limit in trouble
 //! - [`bad_days`]: something is missing, away, or another one
@@ -72,6 +73,7 @@ mod ingest;
 mod inspect;
 mod interleavings;
 mod letters;
+mod library;
 mod links;
 mod load_http;
 mod logs;

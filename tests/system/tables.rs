@@ -10,9 +10,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_128;
 
+mod debezium;
 mod events;
 mod late;
 mod shapes;
+mod tools;
 
 const ACCOUNT: &str = r#"
 [table]

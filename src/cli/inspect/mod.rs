@@ -11,12 +11,14 @@ use crate::clock;
 use crate::config::Config;
 use crate::config::checked::PartitionBy;
 use crate::ids::{AppId, Partition, SubscriptionId};
+use crate::inspect::field::Field;
 use crate::inspect::spans::{From, Range, SpansError, spans};
 use crate::inspect::write::{Form, parse_format};
 use crate::inspect::{self, Condition, Ended, Event, Sieve};
 use crate::kafka::admin::Admin;
 use crate::kafka::reader::{Message, ReadError, Reader, Span};
 use crate::sync::SignalFlag;
+use crate::table::Table;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{BufWriter, ErrorKind, IsTerminal, StdoutLock, Write};
@@ -31,7 +33,8 @@ const BUFFER_BYTES: usize = 1 << 16;
 ///
 /// Reads all partitions from the beginning and follows them, unless told otherwise; what it reads stays unread for everybody
 /// else, and nothing is committed. PATH is a place in the message's JSON such as tags.first_name, counts.sessions or
-/// tags."name.with.dots", or header.NAME, key, value, size, timestamp, partition, offset.
+/// tags."name.with.dots", or header.NAME, key, value, size, timestamp, partition, offset; @key.NAME in a key that is JSON. With
+/// [table] it may also be the name of a column, which stands for its path.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -59,7 +62,8 @@ pub struct Args {
     /// End where the partitions end now, instead of following them
     #[arg(short, long)]
     exit: bool,
-    /// Count messages by app, subscription or PATH, instead of printing them
+    /// Count messages by app, subscription or PATH, instead of printing them; with [table] by row, which is all columns of the key,
+    /// by a column or PATH
     #[arg(long, value_name = "app|subscription|PATH")]
     group_by: Option<String>,
     /// Count messages by Kafka timestamp in steps of so long, such as 10s, 1m, 1h; with --group-by the largest groups of each
@@ -152,7 +156,12 @@ struct Plan {
 impl Plan {
     fn of(args: &Args, config: &Config) -> Result<Self, UsageError> {
         let by = args.group_by.as_deref();
-        let by = by.map(|by| GroupBy::parse(by, args.app.is_some()));
+        let table = config.table.as_deref();
+        if table.is_some() && (args.app.is_some() || args.subscription.is_some()) {
+            let text = "--app and --subscription are for subscriptions, and the configuration has [table]: write --where COLUMN = VALUE";
+            return Err(UsageError(text.to_owned()));
+        }
+        let by = by.map(|by| GroupBy::parse(by, args.app.is_some(), table));
         let by = by.transpose().map_err(UsageError)?;
         let form = match (&args.format, args.json) {
             (Some(format), _) => Form::Format(parse_format(format).map_err(UsageError)?),
@@ -160,7 +169,7 @@ impl Plan {
             (None, false) => Form::Line,
         };
         let taken = by.as_ref().map(GroupBy::fields).unwrap_or_default();
-        let conditions = conditions(args).map_err(UsageError)?;
+        let conditions = conditions(args, table).map_err(UsageError)?;
         let counts = by.is_some() || args.every.is_some();
         Ok(Self {
             range: range(args, config)?,
@@ -176,7 +185,7 @@ impl Plan {
     }
 }
 
-fn conditions(args: &Args) -> Result<Vec<Condition>, String> {
+fn conditions(args: &Args, table: Option<&Table>) -> Result<Vec<Condition>, String> {
     let mut conditions = Vec::new();
     conditions.extend(args.app.map(|AppId(id)| Condition::of_id("app_id", id)));
     let subscription = args.subscription;
@@ -193,7 +202,8 @@ fn conditions(args: &Args) -> Result<Vec<Condition>, String> {
                 .to_string(),
             false => value.clone(),
         };
-        conditions.push(Condition::parse(path, operator, &value)?);
+        let field = Field::of_table(path, table).map_err(|error| error.to_string())?;
+        conditions.push(Condition::on(field, operator, &value)?);
     }
     Ok(conditions)
 }

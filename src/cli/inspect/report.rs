@@ -7,6 +7,7 @@ use crate::inspect::group_key::{KeyWriter, Part, read};
 use crate::inspect::groups::{Count, Groups};
 use crate::inspect::{Passed, Sieve};
 use crate::kafka::reader::Message;
+use crate::table::Table;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -28,8 +29,21 @@ pub struct GroupBy {
 
 impl GroupBy {
     /// Reads `--group-by`. A subscription belongs to an app: both are shown, unless the app is given.
-    pub fn parse(text: &str, app_is_given: bool) -> Result<Self, String> {
+    pub fn parse(text: &str, app_is_given: bool, table: Option<&Table>) -> Result<Self, String> {
         let id = |name: &str| Field::Json(vec![name.to_owned()]);
+        if let Some(table) = table {
+            // The row is all of its key; with a table there are no apps and no subscriptions.
+            let fields = match text {
+                "row" => table.keys.iter().map(|key| Field::at(&key.from)).collect(),
+                path => vec![Field::of_table(path, Some(table)).map_err(|error| {
+                    format!(
+                        "--group-by is row, a column of {} or a PATH. {error}",
+                        table.name
+                    )
+                })?],
+            };
+            return Ok(Self { fields });
+        }
         let fields =
             match text {
                 "app" => vec![id("app_id")],

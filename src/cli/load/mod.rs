@@ -10,9 +10,7 @@ mod watching;
 
 pub(super) use plan::{COUNTS_SHARE, Scenario};
 
-use super::{
-    ConfigArgs, UsageError, for_subscriptions_only, print_data, print_note, stop_at_signals,
-};
+use super::{ConfigArgs, UsageError, print_data, print_note, stop_at_signals};
 use crate::config::checked::{Kafka, Secret};
 use crate::load::http::{self, HttpSummary, Target};
 use crate::load::tally::Tally;
@@ -29,6 +27,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// Send generated updates, to the topic or through the HTTP edge; the same seed gives the same rows and messages
+///
+/// For a table of yours ([table]) rows and values are made by the columns' types and paths, now and then one is null, and one in a
+/// hundred messages deletes its row, where the table has deletes; --apps are the values of the column that picks the shard.
 ///
 /// Prints one line of JSON at the end. Through the edge (--http) that has the answers by status, refusals by reason, answers
 /// a second, quantiles of the delay in microseconds, requests that were sent more than 1 ms after their time (sent_late), and
@@ -124,7 +125,9 @@ struct Printed {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     args.check()?;
     let config = args.config.load()?.config;
-    for_subscriptions_only(&config, "load")?;
+    if let Some(table) = &config.table {
+        args.check_for(table)?;
+    }
     let traffic = args.traffic(&config);
     let pace = args.pace();
     let token = args.token.clone().map(Secret);

@@ -4,7 +4,8 @@ use super::{Args, UsageError};
 use crate::cli::print_note;
 use crate::config::Config;
 use crate::dead::Reason;
-use crate::load::{self, Pace, Spike, Traffic, TrafficOptions, broken};
+use crate::load::{self, Pace, Spike, Traffic, TrafficOptions, broken, rows};
+use crate::table::Table;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use std::num::NonZeroU32;
@@ -101,6 +102,33 @@ impl Args {
         Ok(())
     }
 
+    /// Refuses arguments that are for subscriptions only.
+    pub(super) fn check_for(&self, table: &Table) -> Result<(), UsageError> {
+        let refuse = |why: String| {
+            Err(UsageError(format!(
+                "the configuration has [table] name = \"{}\": {why}",
+                table.name
+            )))
+        };
+        let of_subscriptions = [
+            ("--http", self.http.is_some()),
+            ("--broken", self.broken > 0),
+            ("--value-bytes", self.value_bytes > 0),
+            ("--linked", self.linked.is_some()),
+            (
+                "--scenario clothesly",
+                self.scenario == Choice::Of(Scenario::Clothesly),
+            ),
+        ];
+        if let Some((name, _)) = of_subscriptions.iter().find(|(_, given)| *given) {
+            return refuse(format!("{name} is for subscriptions"));
+        }
+        match rows::collision(table) {
+            Some(which) => refuse(format!("no message can have both values, as {which}")),
+            None => Ok(()),
+        }
+    }
+
     fn messages(&self) -> u64 {
         match self.pace() {
             Pace::Spike(spike) => spike.messages(),
@@ -152,7 +180,11 @@ impl Args {
             value_bytes_max: config.consumer.message_max_bytes,
             value_bytes_min: self.value_bytes,
         };
-        Traffic::new(options, config.partitioner.clone())
+        let partitioner = config.partitioner.clone();
+        match &config.table {
+            None => Traffic::new(options, partitioner),
+            Some(table) => Traffic::for_table(options, partitioner, table.clone()),
+        }
     }
 }
 

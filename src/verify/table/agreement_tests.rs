@@ -7,8 +7,11 @@ use crate::ids::Partition;
 use crate::table::{Column, Deletes, KeyColumn, Kind, Path, Rule, Table};
 use crate::update::{Content, decode_for, judge_for};
 
-const VALUES: [&str; 66] = [
+const VALUES: [&str; 69] = [
     "null",
+    "\"2017-09-15Z\"",
+    "\"2017-09-15\\u005a\"",
+    "\"2017-09-15T00:00:00Z\"",
     "true",
     "false",
     "0",
@@ -99,6 +102,7 @@ fn table(rule: Rule, kind: Kind) -> Table {
             field: path("op"),
             values: vec!["a".to_owned(), "true".to_owned(), "1.0".to_owned()],
         },
+        own: None,
     }
 }
 

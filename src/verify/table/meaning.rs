@@ -48,7 +48,10 @@ impl Reader<'_> {
         value: Option<&[u8]>,
     ) -> Result<(Key, Effect), Reason> {
         let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
-        if length(key) + length(value) > self.bytes_max {
+        let size = length(key) + length(value);
+        // So spells Kafka Connect a value that is none.
+        let value = value.filter(|value| *value != b"null");
+        if size > self.bytes_max {
             return Err(Reason::TooLarge);
         }
         let all_in_key = self
@@ -237,7 +240,11 @@ fn set(kind: Kind, json: &str) -> Result<String, Reason> {
         Kind::Boolean if json == "true" || json == "false" => Ok(json.to_owned()),
         Kind::Double if is_number(json) => Ok(double(json)),
         Kind::Date => {
-            let date: jiff::civil::Date = string(json)?.parse().map_err(|_| bad)?;
+            let text = string(json)?;
+            // Debezium's days end so, and an escape would spell them otherwise.
+            let has_zone = text.len() == 11 && text.ends_with('Z') && !json.contains('\\');
+            let day = &text[..text.len() - usize::from(has_zone)];
+            let date: jiff::civil::Date = day.parse().map_err(|_| bad)?;
             Ok(date.to_string())
         }
         Kind::Jsonb if is_too_deep(json, 0) => Err(bad),

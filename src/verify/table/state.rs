@@ -174,6 +174,7 @@ mod tests {
                 column(Rule::Merge, Kind::Jsonb),
             ],
             deletes: Deletes::Tombstones,
+            own: None,
         }
     }
 

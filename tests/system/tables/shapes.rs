@@ -51,8 +51,7 @@ fn a_table_of_another_shape_is_refused_with_what_mends_it() {
         .unwrap();
     pond.good(&["init"]);
     for (command, name) in [
-        (&["load", "--messages", "1"][..], "load"),
-        (&["ingest"], "ingest"),
+        (&["ingest"][..], "ingest"),
         (&["dead", "replay"], "dead replay"),
     ] {
         let refused = pond.command(command);
