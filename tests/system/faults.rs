@@ -14,6 +14,6 @@ mod broker;
 mod consumer;
 pub mod locks;
 mod moves;
-mod postgres;
+pub mod postgres;
 mod stop;
 mod trial;

@@ -4,13 +4,13 @@
 //! - [`pond`]: a topic, two shards, a configuration, and the commands on them
 //! - [`child`]: a millpond process that is ended with its test
 //! - [`services`]: the broker and the servers, killed or frozen and given back
+//! - [`checker`]: looks along while harm is done, and has tests of its own
 //! - [`reading`]: one reading of a consumer's metrics
 //! - `fuzz`: inputs that nobody meant to send, as the unit tests have them
 //! - [`browser`]: a real one without a window
 //! - [`spine`]: everything is applied, exactly, whatever is killed
 //! - [`mutants`]: deliberately broken builds are noticed
 //! - [`members`]: processes of a group come and go
-//! - [`storm`]: they do so all the time
 //! - [`interleavings`]: other writers, refusals and crashes in every order
 //! - [`incident`]: one row gets nearly half of all messages
 //! - [`found`]: that is found by what there is to look at
@@ -43,6 +43,7 @@
 //! - [`page`]: the status page in that browser
 //! - [`ingest`]: the HTTP edge, by raw sockets
 //! - [`allocations`]: none of ours for a message
+//! - [`mix`]: all kinds of faults at random, over one another, and for hours
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 
 #![expect(
@@ -58,6 +59,7 @@ mod assets;
 mod bad_days;
 mod bad_input;
 mod browser;
+mod checker;
 mod child;
 mod demo;
 mod faults;
@@ -77,6 +79,7 @@ mod load_http;
 mod logs;
 mod losses;
 mod members;
+mod mix;
 mod mutants;
 mod notify;
 mod page;
@@ -91,7 +94,6 @@ mod rules;
 mod secure;
 mod services;
 mod spine;
-mod storm;
 mod tables;
 mod traces;
 mod trouble;
