@@ -17,3 +17,5 @@ mod moves;
 pub mod postgres;
 mod stop;
 mod trial;
+
+pub use trial::down;

@@ -22,6 +22,7 @@
 //! - [`losses`]: records are gone before they were read
 //! - [`repartition`]: a shard is added, and the topic made with more partitions
 //! - [`rewind`]: a database that lost a tail gets it again
+//! - [`failover`]: a standby that lacks a tail takes over
 //! - [`rules`]: skip rules hold on every process, over restarts, moves and kills
 //! - [`tables`]: tables that the configuration describes
 //! - [`demo`]: everything in one process, with nothing installed
@@ -62,6 +63,7 @@ mod browser;
 mod checker;
 mod child;
 mod demo;
+mod failover;
 mod faults;
 mod found;
 #[path = "../../src/fuzz.rs"]

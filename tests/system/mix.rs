@@ -113,11 +113,11 @@ fn size() -> Size {
             members: 12,
             partitions: 720,
             rows: 200_000,
-            rate: 16_000,
+            rate: 20_000,
             messages: 20_000_000,
             observed: 200,
             time: Duration::ZERO..Duration::from_secs(5_400),
-            pause_ms: 0..5_000,
+            pause_ms: 0..4_000,
             one_row_in: 8,
             storm: Storm {
                 members: 8,

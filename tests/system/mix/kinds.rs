@@ -174,8 +174,8 @@ impl Bag {
         for place in (0..self.left.len()).rev() {
             let kind = self.left[place];
             let at = match (Chosen { kind, at: 0 }).needs() {
-                // What is only changed or stopped may be a member that is kept.
-                Needs::Member(_) if matches!(kind, Kind::MemberKilled | Kind::MemberTold) => {
+                // One that is kept may stand still for a while, and nothing else.
+                Needs::Member(_) if kind != Kind::MemberStopped => {
                     random.random_range(self.kept..self.members)
                 }
                 Needs::Member(_) => random.random_range(0..self.members),

@@ -49,15 +49,14 @@ pub fn workers(world: &World, place: usize, random: &mut SmallRng) -> Option<Str
     seen.then(|| format!("{workers} of each shard; back: {back}"))
 }
 
-/// An app that has rows.
+/// An app that is written to now.
 fn some_app(world: &World, shard: usize) -> Option<String> {
     let mut config: Config = world.pond.address(shard).parse().unwrap();
     config
         .connect_timeout(ANSWER)
         .options("-c statement_timeout=5s");
     let mut client = config.connect(NoTls).ok()?;
-    let query =
-        "SELECT app_id::text FROM subscription TABLESAMPLE SYSTEM (10) ORDER BY random() LIMIT 1";
+    let query = "SELECT app_id::text FROM subscription TABLESAMPLE SYSTEM (10) ORDER BY updated_at DESC LIMIT 1";
     client.query_opt(query, &[]).ok()?.map(|row| row.get(0))
 }
 
