@@ -46,55 +46,37 @@ fn lost_bytes(primary: &mut Client, standby: &Standby) -> i64 {
     primary.query_one(ahead, &[&received]).unwrap().get(0)
 }
 
-#[test]
-fn the_tail_that_a_failover_loses_is_seen_to_be_missing_and_a_rewind_brings_it_back() {
-    // The consumer is told to stop while the shard is away.
-    let shape = Shape {
-        consumer: "drain_deadline_s = 2",
-        ..Shape::default()
-    };
-    let pond = Pond::new("failover", &shape);
-    let port = |address: &str| address.parse::<Config>().unwrap().get_ports()[0];
-    let old_port = port(&server(1));
-    let standby = Standby::of("postgres-1");
-    pond.load(&["--messages", "20000", "--rows", "2000", "--broken", "20"]);
-    pond.catch_up();
+/// What was done, and when.
+struct Lost {
+    before_the_tail: String,
+    bytes: i64,
+    died: Instant,
+    /// The server is given back when the test ends.
+    _killed: Trouble,
+}
+
+/// A tail is applied and committed that the standby never gets; then the primary dies in the middle of more, and the standby
+/// takes its place while the consumer is stopped.
+fn fail_over(pond: &Pond, standby: &Standby) -> Lost {
+    let old_port = server(1).parse::<Config>().unwrap().get_ports()[0];
     let mut primary = connect(old_port);
-    cut(&pond, &mut primary, &standby);
+    cut(pond, &mut primary, standby);
     let before_the_tail = jiff::Timestamp::now().to_string();
     std::thread::sleep(Duration::from_millis(10));
 
-    // The tail, applied and committed; then the primary dies in the middle of more.
     let consumer = pond.start(&["run"], &[]);
-    pond.load(&[
-        "--messages",
-        "10000",
-        "--rows",
-        "2000",
-        "--broken",
-        "20",
-        "--scenario",
-        "zipf",
-    ]);
+    let rows = ["--rows", "2000", "--scenario", "zipf"];
+    let tail = ["--messages", "10000", "--broken", "20"];
+    pond.load(&[&tail[..], &rows].concat());
     // Those that are broken don't count.
     pond.wait_for("the tail is committed", SOON, |pond| {
         pond.metric("millpond_messages_total") > Some(9_900.0)
             && pond.metric("millpond_lag_messages") == Some(0.0)
     });
-    let lost_bytes = lost_bytes(&mut primary, &standby);
-    assert!(lost_bytes > 0, "the standby lacks a tail");
-    let more = [
-        "load",
-        "--messages",
-        "12000",
-        "--rows",
-        "2000",
-        "--rate",
-        "6000",
-        "--scenario",
-        "hot",
-    ];
-    let more = pond.start(&more, &[]);
+    let bytes = lost_bytes(&mut primary, standby);
+    assert!(bytes > 0, "the standby lacks a tail");
+    let more = ["load", "--messages", "12000", "--rate", "6000"];
+    let more = pond.start(&[&more[..], &rows].concat(), &[]);
     pond.wait_for("more is applied", SOON, |pond| {
         pond.metric("millpond_messages_total") > Some(13_000.0)
     });
@@ -107,37 +89,46 @@ fn the_tail_that_a_failover_loses_is_seen_to_be_missing_and_a_rewind_brings_it_b
     assert!(consumer.terminate(SOON).status.success());
     more.wait(SOON).json();
     standby.promote();
-    pond.reconfigure(
-        &format!("port={old_port} "),
-        &format!("port={} ", standby.port),
-    );
+    let [old, new] = [old_port, standby.port].map(|port| format!("port={port} "));
+    pond.reconfigure(&old, &new);
+    Lost {
+        before_the_tail,
+        bytes,
+        died,
+        _killed: killed,
+    }
+}
+
+#[test]
+fn the_tail_that_a_failover_loses_is_seen_to_be_missing_and_a_rewind_brings_it_back() {
+    // The consumer is told to stop while the shard is away.
+    let shape = Shape {
+        consumer: "drain_deadline_s = 2",
+        ..Shape::default()
+    };
+    let pond = Pond::new("failover", &shape);
+    let standby = Standby::of("postgres-1");
+    pond.load(&["--messages", "20000", "--rows", "2000", "--broken", "20"]);
+    pond.catch_up();
+    let lost = fail_over(&pond, &standby);
 
     let verdict = pond.verify();
     assert_eq!(verdict["ok"], false, "{verdict}");
     let missing = verdict["missing"].as_u64().unwrap();
     assert!(missing > 0, "{verdict}");
-    assert_eq!(
-        (&verdict["mismatched"], &verdict["extra"]),
-        (&0.into(), &0.into()),
-        "{verdict}"
-    );
-    pond.good(&[
-        "rewind",
-        "--to",
-        &before_the_tail,
-        "--shard",
-        "s1",
-        "--apply",
-    ]);
+    let others = (&verdict["mismatched"], &verdict["extra"]);
+    assert_eq!(others, (&0.into(), &0.into()), "{verdict}");
+    let rewind = ["rewind", "--shard", "s1", "--apply", "--to"];
+    pond.good(&[&rewind[..], &[&lost.before_the_tail]].concat());
     let summary = pond.catch_up();
     let verdict = pond.assert_exact();
     assert_eq!(verdict["messages_read"], 42_000, "{verdict}");
     println!(
-        "failover: {lost_bytes} bytes of the log lost, {missing} rows lacked committed updates; {} messages read again or anew, {} \
-         of them refused by fences; exact {:.1} s after the primary died: {verdict}",
+        "failover: {} bytes of the log lost, {missing} rows lacked committed updates; {} messages read again or anew, {} of them \
+         refused by fences; exact {:.1} s after the primary died: {verdict}",
+        lost.bytes,
         summary["messages"],
         summary["replayed"],
-        died.elapsed().as_secs_f64()
+        lost.died.elapsed().as_secs_f64()
     );
-    drop(killed);
 }

@@ -1,8 +1,8 @@
 //! Faults of all kinds, at random and over one another, on a group that works all the time: nothing is lost, nothing takes
 //! effect twice, and the checker that runs along has nothing to say.
 //!
-//! A fault counts only if its effect was seen. `MILLPOND_TEST_MIX=full` is the full form (`tests/faults --full`), and
-//! `MILLPOND_TEST_SOAK_SECONDS=7200` is a soak (`tests/soak`); the usual one takes a minute. `MILLPOND_TEST_SEED` decides which
+//! A fault counts only if its effect was seen. `MILLPOND_TEST_MIX=full` is the full form (`tests/faults --full`; there
+//! is `middle` too), and `MILLPOND_TEST_SOAK_SECONDS=7200` is a soak (`tests/soak`); the usual one takes a minute. `MILLPOND_TEST_SEED` decides which
 //! faults come in which order; how they meet is up to the machine.
 //!
 //! - [`kinds`]: which there are, what each needs for itself, and which comes next
@@ -109,6 +109,18 @@ fn size() -> Size {
     }
     match variable("MILLPOND_TEST_MIX").as_deref() {
         None => small(),
+        Some("middle") => Size {
+            members: 6,
+            partitions: 240,
+            rows: 100_000,
+            rate: 8_000,
+            messages: 1_000_000,
+            observed: 60,
+            time: Duration::ZERO..Duration::from_secs(300),
+            pause_ms: 0..2_000,
+            one_row_in: 2,
+            ..small()
+        },
         Some("full") => Size {
             members: 12,
             partitions: 720,
@@ -125,7 +137,7 @@ fn size() -> Size {
             },
             ..small()
         },
-        Some(other) => panic!("MILLPOND_TEST_MIX={other}: it may be full"),
+        Some(other) => panic!("MILLPOND_TEST_MIX={other}: it may be middle or full"),
     }
 }
 

@@ -84,6 +84,13 @@ pub fn storm(world: &World, random: &mut SmallRng, harm: &Harm<'_>) -> Option<St
     let mut strangers: Vec<Option<Member>> = (0..world.storm.members).map(|_| None).collect();
     let (mut leaving, [mut started, mut told, mut killed]) = (Vec::new(), [0; 3]);
     let (mut rebalances, mut last) = (0.0, f64::MAX);
+    let mut look = || {
+        let now = world.sum("millpond_rebalances_total", &[]);
+        // A member of the fleet that is gone takes its count along.
+        rebalances += f64::max(0.0, now - last);
+        last = now;
+        rebalances > 0.0
+    };
     let until = Instant::now() + world.storm.time;
     while Instant::now() < until {
         pause(random, 0..500);
@@ -103,10 +110,7 @@ pub fn storm(world: &World, random: &mut SmallRng, harm: &Harm<'_>) -> Option<St
                 member.process.kill();
             }
         }
-        // A member of the fleet that is gone takes its count along.
-        let now = world.sum("millpond_rebalances_total", &[]);
-        rebalances += f64::max(0.0, now - last);
-        last = now;
+        look();
     }
     for member in strangers.into_iter().flatten() {
         member.process.kill();
@@ -115,7 +119,7 @@ pub fn storm(world: &World, random: &mut SmallRng, harm: &Harm<'_>) -> Option<St
     for member in leaving {
         ends_well(member);
     }
-    (rebalances > 0.0).then(|| {
+    within(DEALT, look).then(|| {
         format!("{started} came, {told} were told to go, {killed} died; {rebalances} rebalances of the others")
     })
 }

@@ -11,6 +11,8 @@ use std::time::Duration;
 /// How long a run is, if nothing holds it up, and how long it may be held up.
 const RUN_SECONDS: u32 = 10;
 const HELD_UP: Duration = Duration::from_secs(300);
+/// Many more than there are brokers' deaths at a bad moment.
+const FAILURES: u64 = 50;
 /// A seed has rows and messages of its own. So many take turns, so that rows are written to again.
 const SEEDS: u64 = 4;
 
@@ -32,6 +34,7 @@ impl Traffic {
             .map(|figure| figure.to_string());
         let (config, over, count) = (pond.config.clone(), stop.clone(), sent.clone());
         let keep_going = move || {
+            let mut failures = 0;
             let [messages_asked, rate, rows, apps] = &figures;
             let mut run = 0;
             while !over.load(Ordering::Relaxed) {
@@ -49,11 +52,16 @@ impl Traffic {
                     "--seed",
                     &seed,
                 ];
-                Process::start(&config, &arguments, &[])
-                    .wait(HELD_UP)
-                    .json();
-                count.fetch_add(messages, Ordering::Relaxed);
+                let ended = Process::start(&config, &arguments, &[]).wait(HELD_UP);
                 run += 1;
+                // A run that finds no broker at its start gives up; the next one may find it. What `sent` lacks then is in the
+                // log or was never there, and the log decides.
+                if ended.status.success() {
+                    count.fetch_add(messages, Ordering::Relaxed);
+                } else {
+                    failures += 1;
+                }
+                assert!(failures < FAILURES, "the load fails: {}", ended.stderr);
             }
         };
         let thread = std::thread::Builder::new().name("traffic".to_owned());
