@@ -14,6 +14,8 @@ mod broker;
 mod consumer;
 pub mod locks;
 mod moves;
-mod postgres;
+pub mod postgres;
 mod stop;
 mod trial;
+
+pub use trial::down;

@@ -4,13 +4,13 @@
 //! - [`pond`]: a topic, two shards, a configuration, and the commands on them
 //! - [`child`]: a millpond process that is ended with its test
 //! - [`services`]: the broker and the servers, killed or frozen and given back
+//! - [`checker`]: looks along while harm is done, and has tests of its own
 //! - [`reading`]: one reading of a consumer's metrics
 //! - `fuzz`: inputs that nobody meant to send, as the unit tests have them
 //! - [`browser`]: a real one without a window
 //! - [`spine`]: everything is applied, exactly, whatever is killed
 //! - [`mutants`]: deliberately broken builds are noticed
 //! - [`members`]: processes of a group come and go
-//! - [`storm`]: they do so all the time
 //! - [`interleavings`]: other writers, refusals and crashes in every order
 //! - [`incident`]: one row gets nearly half of all messages
 //! - [`found`]: that is found by what there is to look at
@@ -22,6 +22,7 @@
 //! - [`losses`]: records are gone before they were read
 //! - [`repartition`]: a shard is added, and the topic made with more partitions
 //! - [`rewind`]: a database that lost a tail gets it again
+//! - [`failover`]: a standby that lacks a tail takes over
 //! - [`rules`]: skip rules hold on every process, over restarts, moves and kills
 //! - [`tables`]: tables that the configuration describes
 //! - [`library`]: a program that reads and writes by itself
@@ -44,6 +45,7 @@
 //! - [`page`]: the status page in that browser
 //! - [`ingest`]: the HTTP edge, by raw sockets
 //! - [`allocations`]: none of ours for a message
+//! - [`mix`]: all kinds of faults at random, over one another, and for hours
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 
 #![expect(
@@ -59,8 +61,10 @@ mod assets;
 mod bad_days;
 mod bad_input;
 mod browser;
+mod checker;
 mod child;
 mod demo;
+mod failover;
 mod faults;
 mod found;
 #[path = "../../src/fuzz.rs"]
@@ -79,6 +83,7 @@ mod load_http;
 mod logs;
 mod losses;
 mod members;
+mod mix;
 mod mutants;
 mod notify;
 mod page;
@@ -93,7 +98,6 @@ mod rules;
 mod secure;
 mod services;
 mod spine;
-mod storm;
 mod tables;
 mod traces;
 mod trouble;

@@ -9,6 +9,7 @@ use millpond::kafka::admin::Admin;
 use millpond::kafka::reader::{Reader, Span};
 use postgres::{Client, NoTls};
 use rdkafka::config::ClientConfig;
+use rdkafka::error::KafkaResult;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
@@ -251,6 +252,11 @@ impl Pond {
 
     /// Produces messages one after the other, and waits until the broker has them.
     pub fn produce(&self, messages: &[Sent<'_>]) {
+        self.try_produce(messages).unwrap();
+    }
+
+    /// The same where the broker may be away for long: then nobody knows which of them it has.
+    pub fn try_produce(&self, messages: &[Sent<'_>]) -> KafkaResult<()> {
         let brokers = environment("MILLPOND_TEST_KAFKA");
         let producer: BaseProducer = ClientConfig::new()
             .set("bootstrap.servers", brokers)
@@ -273,7 +279,7 @@ impl Pond {
             record.headers = (!sent.headers.is_empty()).then_some(headers);
             producer.send(record).map_err(|(error, _)| error).unwrap();
         }
-        producer.flush(Duration::from_secs(30)).unwrap();
+        producer.flush(Duration::from_secs(30))
     }
 
     /// What the group has committed, by partition.
@@ -343,11 +349,13 @@ impl Pond {
 
     /// A connection to a shard's database.
     pub fn shard(&self, shard: usize) -> Client {
-        let address = server(shard).replace(
-            "dbname=millpond",
-            &format!("dbname={}", self.databases[shard]),
-        );
-        Client::connect(&address, NoTls).unwrap()
+        Client::connect(&self.address(shard), NoTls).unwrap()
+    }
+
+    /// Where a shard's database is.
+    pub fn address(&self, shard: usize) -> String {
+        let database = format!("dbname={}", self.databases[shard]);
+        server(shard).replace("dbname=millpond", &database)
     }
 
     /// The answer of the running consumer's admin address.

@@ -1,7 +1,7 @@
 //! The real broker and servers, taken away from under a test and given back.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The directory of the services.
@@ -70,9 +70,50 @@ impl Drop for Trouble {
     }
 }
 
+/// Another Postgres that follows one of them, for as long as it is let. Killed when dropped.
+pub struct Standby {
+    service: String,
+    pub port: u16,
+}
+
+impl Standby {
+    /// A copy of the running server, which follows it from now on.
+    pub fn of(primary: &str) -> Self {
+        let output = command("standby", primary)
+            .stderr(Stdio::inherit())
+            .output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "tests/services standby {primary}");
+        let port = String::from_utf8_lossy(&output.stdout);
+        Self {
+            service: format!("{primary}-standby"),
+            port: port.trim().parse().expect("a port"),
+        }
+    }
+
+    /// It is a primary when this returns.
+    pub fn promote(&self) {
+        assert!(
+            run("promote", &self.service),
+            "{} is not promoted",
+            self.service
+        );
+    }
+}
+
+impl Drop for Standby {
+    fn drop(&mut self) {
+        run("kill", &self.service);
+    }
+}
+
 fn run(verb: &str, service: &str) -> bool {
+    command(verb, service).status().unwrap().success()
+}
+
+fn command(verb: &str, service: &str) -> Command {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services");
     let mut command = Command::new(script);
     command.arg(verb).arg(directory()).arg(service);
-    command.status().unwrap().success()
+    command
 }

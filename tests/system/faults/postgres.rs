@@ -62,10 +62,10 @@ fn a_frozen_postgres_leaves_the_other_shard_its_rate_and_delay() {
 }
 
 /// Settings of a whole server, taken back when dropped.
-struct ReadOnly(Client);
+pub struct ReadOnly(Client);
 
 impl ReadOnly {
-    fn begin(shard: usize) -> Self {
+    pub fn begin(shard: usize) -> Self {
         let mut client = Client::connect(&server(shard), NoTls).unwrap();
         set(
             &mut client,
