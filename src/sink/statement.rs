@@ -351,10 +351,14 @@ impl Shape {
     /// rows whose fence was moved. What belongs to them is then written by others, in the same transaction.
     pub(super) fn move_fences(&self) -> String {
         let (source, incarnation) = self.numbered();
+        let is_below = match fault::mutant("fence-off") {
+            true => "true".to_owned(),
+            false => format!("{FENCE} < (${incarnation}, e.first_epoch, e.first_offset)"),
+        };
         format!(
             "UPDATE {} AS t SET source_incarnation = ${incarnation}, source_leader_epoch = e.last_epoch, \
-             source_offset = e.last_offset, updated_at = e.at FROM {source} WHERE {} \
-             AND {FENCE} < (${incarnation}, e.first_epoch, e.first_offset) RETURNING e.number::int4",
+             source_offset = e.last_offset, updated_at = e.at FROM {source} WHERE {} AND {is_below} \
+             RETURNING e.number::int4",
             self.table,
             self.is_the_row()
         )

@@ -51,9 +51,9 @@ impl Process {
     }
 
     /// Starts another program, which is ended the same way.
-    pub fn of(program: &str, arguments: &[&str]) -> Self {
+    pub fn of(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(program);
-        command.args(arguments);
+        command.args(arguments).envs(environment.iter().copied());
         Self::spawn(command, Stdio::piped())
     }
 

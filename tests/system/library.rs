@@ -8,6 +8,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_128;
@@ -100,28 +101,67 @@ fn stored(pond: &Pond) -> (Meters, Vec<(String, i32, i64)>) {
     (meters, large)
 }
 
+/// The program, with the topic, its fences and its own tables made.
+struct Program {
+    pond: Pond,
+}
+
+impl Program {
+    fn new(name: &str) -> Self {
+        let pond = Pond::without_init(name, &Shape::default());
+        (0..2).for_each(|shard| pond.shard(shard).batch_execute(TABLES).unwrap());
+        let program = Self { pond };
+        program.catch_up(&[]);
+        program
+    }
+
+    fn start(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
+        let arguments = [&[self.pond.config.to_str().unwrap()], arguments].concat();
+        Process::of(env!("CARGO_BIN_EXE_meters"), &arguments, environment)
+    }
+
+    fn catch_up(&self, environment: &[(&str, &str)]) -> Value {
+        let process = self.start(&["--until-caught-up"], environment);
+        process.wait(Duration::from_secs(300)).json()
+    }
+
+    /// Ends where the program is asked to crash.
+    fn crash(&self, point: &str) {
+        let mut process = self.start(&[], &[("MILLPOND_TEST_CRASH", point)]);
+        assert!(process.ends_within(Duration::from_secs(60)), "{point}");
+    }
+}
+
+#[test]
+fn a_program_whose_fences_were_not_compared_would_be_noticed() {
+    let program = Program::new("meters-off");
+    let mut random = SmallRng::seed_from_u64(seed());
+    let readings = Readings::make(&program.pond, 1000, &mut random);
+    readings.produce(&program.pond);
+    // What was written then is not committed, and so comes again.
+    program.crash("after-write");
+    program.catch_up(&[("MILLPOND_TEST_MUTANT", "fence-off")]);
+    let count = |meters: &Meters| meters.values().map(|meter| meter.0).sum::<i64>();
+    let (stored, _) = stored(&program.pond);
+    assert!(count(&stored) > count(&readings.meters));
+}
+
 #[test]
 fn a_program_with_its_own_messages_and_statements_is_exact_under_kill_9() {
-    let pond = Pond::without_init("meters", &Shape::default());
-    let config = pond.config.to_str().unwrap();
-    let meters = |arguments: &[&str]| {
-        let arguments = [&[config], arguments].concat();
-        Process::of(env!("CARGO_BIN_EXE_meters"), &arguments)
-    };
-    (0..2).for_each(|shard| pond.shard(shard).batch_execute(TABLES).unwrap());
-    meters(&["--until-caught-up"])
-        .wait(Duration::from_secs(60))
-        .json();
+    let program = Program::new("meters");
+    let pond = &program.pond;
     let seed = seed();
     let mut random = SmallRng::seed_from_u64(seed);
-    let readings = Readings::make(&pond, messages(60_000), &mut random);
-    readings.produce(&pond);
+    let readings = Readings::make(pond, messages(60_000), &mut random);
+    readings.produce(pond);
     let fast = std::fs::read_to_string(&pond.config).unwrap();
     // Slowed down, so that several lives fit into the work.
     pond.reconfigure("workers = 2", "workers = 2\nwrite_rate_max = 800");
     let mut replayed = 0.0;
+    program.crash("before-own-commit");
+    program.crash("after-write");
     for _ in 0..8 {
-        let mut process = meters(&[]);
+        let mut process = program.start(&[], &[]);
         pond.wait_for("rows are written", Duration::from_secs(60), |pond| {
             let rows = pond.metric("millpond_rows_written_total");
             rows.is_some_and(|rows| rows > 0.0)
@@ -132,13 +172,11 @@ fn a_program_with_its_own_messages_and_statements_is_exact_under_kill_9() {
         process.kill();
     }
     std::fs::write(&pond.config, fast).unwrap();
-    let summary = meters(&["--until-caught-up"])
-        .wait(Duration::from_secs(300))
-        .json();
+    let summary = program.catch_up(&[]);
     replayed += summary["replayed"].as_f64().unwrap();
     println!("seed {seed}: replayed {replayed}\n{summary}");
     assert!(replayed > 0.0, "seed {seed}: the kills did not bite");
-    let (meters, large) = stored(&pond);
+    let (meters, large) = stored(pond);
     assert!(meters == readings.meters, "seed {seed}: meters differ");
     assert!(
         large == readings.large,
