@@ -79,7 +79,7 @@ fn small() -> Size {
         rows: 20_000,
         rate: 3_000,
         messages: 0,
-        observed: 20,
+        observed: 12,
         time: Duration::ZERO..Duration::from_secs(90),
         pause_ms: 0..600,
         at_once: 4,

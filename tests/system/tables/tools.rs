@@ -25,8 +25,11 @@ opened = { keep_min = "bigint", from = "at.opened" }
 labels = { merge = "jsonb" }
 "#;
 
+/// By the values of some fields: how many messages.
+type Counts = BTreeMap<Vec<String>, i64>;
+
 /// Counts by what is grouped by.
-fn counts(ended: &Ended, fields: &[&str]) -> BTreeMap<Vec<String>, i64> {
+fn counts(ended: &Ended, fields: &[&str]) -> Counts {
     assert!(ended.status.success(), "{}", ended.stderr);
     let lines = ended.stdout.lines().map(|line| {
         let group: Value = serde_json::from_str(line).unwrap();
@@ -35,6 +38,90 @@ fn counts(ended: &Ended, fields: &[&str]) -> BTreeMap<Vec<String>, i64> {
         (of, group["messages"].as_i64().unwrap())
     });
     lines.collect()
+}
+
+/// What the topic has, by row and by name.
+fn sent(pond: &Pond) -> [Counts; 2] {
+    let [mut by_row, mut by_name] = [const { Counts::new() }; 2];
+    for update in pond.updates() {
+        let key: Value = serde_json::from_str(update.key.as_deref().unwrap()).unwrap();
+        let shelf = key["at"]["shelf"].as_str().unwrap().to_owned();
+        let row = vec![shelf, key["item"].to_string()];
+        *by_row.entry(row).or_insert(0) += 1;
+        let value: Option<Value> = update
+            .value
+            .map(|text| serde_json::from_str(&text).unwrap());
+        if let Some(name) = value
+            .as_ref()
+            .and_then(|value| value["item"]["name"].as_str())
+        {
+            *by_name.entry(vec![name.to_owned()]).or_insert(0) += 1;
+        }
+    }
+    [by_row, by_name]
+}
+
+fn inspect(pond: &Pond, arguments: &[&str]) -> Ended {
+    let all = ["inspect", "-e", "-J", "--top", "100000"];
+    pond.command(&[&all, arguments].concat())
+}
+
+fn are_found_by_the_columns_names(pond: &Pond) {
+    let [by_row, by_name] = sent(pond);
+    let found = counts(
+        &inspect(pond, &["--group-by", "row"]),
+        &["@key.at.shelf", "@key.item"],
+    );
+    assert_eq!(found, by_row);
+    let named = inspect(pond, &["--group-by", "name", "--where", "name", "~", "."]);
+    assert_eq!(counts(&named, &["item.name"]), by_name);
+    let hot = by_row.iter().max_by_key(|(_, count)| **count).unwrap();
+    let (shelf, item) = (hot.0[0].as_str(), hot.0[1].as_str());
+    let one = inspect(
+        pond,
+        &[
+            "--where",
+            "shelf",
+            "=",
+            shelf,
+            "--where",
+            "item",
+            "=",
+            item,
+            "--group-by",
+            "item",
+        ],
+    );
+    assert_eq!(
+        counts(&one, &["@key.item"]).into_values().sum::<i64>(),
+        *hot.1
+    );
+}
+
+fn are_refused_with_a_hint(pond: &Pond) {
+    for (arguments, hint) in [
+        (
+            &[
+                "inspect",
+                "-e",
+                "--app",
+                "5eb5a37e-b458-11e3-ac11-000c2940e62c",
+            ][..],
+            "write --where COLUMN = VALUE",
+        ),
+        (
+            &["inspect", "-e", "--group-by", "a."],
+            "a column of stock or a PATH",
+        ),
+        (
+            &["load", "--http", "http://127.0.0.1:1"],
+            "--http is for subscriptions",
+        ),
+    ] {
+        let refused = pond.command(arguments);
+        assert_eq!(refused.status.code(), Some(2), "{}", refused.stderr);
+        assert!(refused.stderr.contains(hint), "{}", refused.stderr);
+    }
 }
 
 #[test]
@@ -61,73 +148,6 @@ fn generated_messages_are_applied_exactly_and_found_by_the_columns_names() {
         })
         .sum();
     assert!(filled > 200, "{filled} rows have been filled or deleted");
-    let mut by_row = BTreeMap::new();
-    let mut by_name = BTreeMap::new();
-    for update in pond.updates() {
-        let key: Value = serde_json::from_str(update.key.as_deref().unwrap()).unwrap();
-        let shelf = key["at"]["shelf"].as_str().unwrap().to_owned();
-        let row = vec![shelf, key["item"].to_string()];
-        *by_row.entry(row).or_insert(0) += 1;
-        let value: Option<Value> = update
-            .value
-            .map(|text| serde_json::from_str(&text).unwrap());
-        if let Some(name) = value
-            .as_ref()
-            .and_then(|value| value["item"]["name"].as_str())
-        {
-            *by_name.entry(vec![name.to_owned()]).or_insert(0) += 1;
-        }
-    }
-    let inspect = |arguments: &[&str]| {
-        let all = ["inspect", "-e", "-J", "--top", "100000"];
-        pond.command(&[&all, arguments].concat())
-    };
-    let found = counts(
-        &inspect(&["--group-by", "row"]),
-        &["@key.at.shelf", "@key.item"],
-    );
-    assert_eq!(found, by_row);
-    let named = inspect(&["--group-by", "name", "--where", "name", "~", "."]);
-    assert_eq!(counts(&named, &["item.name"]), by_name);
-    let hot = by_row.iter().max_by_key(|(_, count)| **count).unwrap();
-    let (shelf, item) = (hot.0[0].as_str(), hot.0[1].as_str());
-    let one = inspect(&[
-        "--where",
-        "shelf",
-        "=",
-        shelf,
-        "--where",
-        "item",
-        "=",
-        item,
-        "--group-by",
-        "item",
-    ]);
-    assert_eq!(
-        counts(&one, &["@key.item"]).into_values().sum::<i64>(),
-        *hot.1
-    );
-    for (arguments, hint) in [
-        (
-            &[
-                "inspect",
-                "-e",
-                "--app",
-                "5eb5a37e-b458-11e3-ac11-000c2940e62c",
-            ][..],
-            "write --where COLUMN = VALUE",
-        ),
-        (
-            &["inspect", "-e", "--group-by", "a."],
-            "a column of stock or a PATH",
-        ),
-        (
-            &["load", "--http", "http://127.0.0.1:1"],
-            "--http is for subscriptions",
-        ),
-    ] {
-        let refused = pond.command(arguments);
-        assert_eq!(refused.status.code(), Some(2), "{}", refused.stderr);
-        assert!(refused.stderr.contains(hint), "{}", refused.stderr);
-    }
+    are_found_by_the_columns_names(&pond);
+    are_refused_with_a_hint(&pond);
 }
