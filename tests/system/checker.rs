@@ -85,6 +85,8 @@ pub struct Findings {
     /// 1 would be all that the formula allows.
     pub memory_share_max: f64,
     pub recoveries: Recoveries,
+    /// Offsets that went back by commits that were held back while the broker was away ([`timeline`]).
+    pub late_commits: usize,
 }
 
 impl Checker {
@@ -173,6 +175,7 @@ impl Checker {
             compared: self.compared(),
             memory_share_max: *self.shared.memory_share_max.lock().unwrap(),
             recoveries: timeline.recoveries(),
+            late_commits: timeline.late_commits,
         }
     }
 
