@@ -36,6 +36,8 @@ pub struct Looks {
     pub one_row_in: u64,
     /// From the end of a fault until all that was in the log by then is committed, whatever other faults there are.
     pub recovery_max: Duration,
+    /// Commits may come late then ([`timeline`]); else every one that goes back is wrong.
+    pub broker_is_harmed: bool,
 }
 
 /// Who is to be looked at, by process id: the port of its admin address.
@@ -115,7 +117,7 @@ impl Checker {
             threads.push(begin(format!("checker-s{shard}"), Box::new(watch)));
         }
         let of_group = config.clone();
-        let watch = move |shared: &Shared| timeline::watch(&of_group, looks.recovery_max, shared);
+        let watch = move |shared: &Shared| timeline::watch(&of_group, looks, shared);
         threads.push(begin("checker-group".to_owned(), Box::new(watch)));
         let watch = move |shared: &Shared| memory::watch(&config, &members, shared);
         threads.push(begin("checker-memory".to_owned(), Box::new(watch)));

@@ -7,8 +7,8 @@
 //! there again, maybe from a member that has given the partition up by then. The offset is the one of then until the owner's
 //! next commit; what was read twice by that would be refused by the rows.
 
-use super::Shared;
 use super::group::Group;
+use super::{Looks, Shared};
 use millpond::config::Config;
 use millpond::ids::{Partition, ShardIndex};
 use millpond::kafka::admin::Admin;
@@ -151,7 +151,7 @@ impl Timeline {
 }
 
 /// Asks until it is over.
-pub(super) fn watch(config: &Config, recovery_max: Duration, shared: &Shared) {
+pub(super) fn watch(config: &Config, looks: Looks, shared: &Shared) {
     let partitions = i32::try_from(config.partitioner.partitions()).unwrap();
     let group = Group::of(&config.kafka, partitions);
     let admin = Admin::connect(&config.kafka).unwrap();
@@ -168,7 +168,7 @@ pub(super) fn watch(config: &Config, recovery_max: Duration, shared: &Shared) {
                 continue;
             }
             let mut timeline = shared.timeline.lock().unwrap();
-            if timeline.may_be_late() {
+            if looks.broker_is_harmed && timeline.may_be_late() {
                 timeline.late_commits += 1;
             } else {
                 shared.report(format!(
@@ -198,7 +198,7 @@ pub(super) fn watch(config: &Config, recovery_max: Duration, shared: &Shared) {
                 timeline.moves[shard].push(Instant::now());
             }
         }
-        if let Some(late) = timeline.look(&committed, &ends, recovery_max) {
+        if let Some(late) = timeline.look(&committed, &ends, looks.recovery_max) {
             shared.report(late);
         }
         drop(timeline);
