@@ -187,6 +187,7 @@ impl World {
         let looks = Looks {
             one_row_in: size.one_row_in,
             recovery_max: CAUGHT_UP,
+            broker_is_harmed: true,
         };
         let members = Members::default();
         let checker = Checker::watch(&pond, looks, members.clone());
