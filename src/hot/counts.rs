@@ -13,6 +13,9 @@
 
 use super::sketch::Sketch;
 use crate::ids::{AppId, RowKey};
+use crate::table::KeyValues;
+use hashbrown::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -60,6 +63,8 @@ pub struct Counts {
     pub(super) apps: Sketches<AppId>,
     /// Seconds that were looked at, faded like everything else.
     pub(super) seconds: f64,
+    /// The keys of rows that are known by a hash of them only.
+    pub(super) names: HashMap<RowKey, Arc<KeyValues>>,
     as_of: Instant,
 }
 
@@ -70,6 +75,7 @@ impl Counts {
             rows: Default::default(),
             apps: Default::default(),
             seconds: 0.0,
+            names: HashMap::new(),
             as_of: now,
         }
     }
@@ -95,6 +101,19 @@ impl Counts {
             own.merge(other);
         }
         self.seconds = self.seconds.max(other.seconds);
+        let names = other.names.iter();
+        self.names
+            .extend(names.map(|(key, values)| (*key, values.clone())));
+    }
+
+    /// Forgets the keys of rows that have no counter any more.
+    fn forget_names(&mut self) {
+        if self.names.is_empty() {
+            return;
+        }
+        let counters = self.rows.iter().flat_map(Sketch::counters);
+        let counted: HashSet<RowKey> = counters.map(|counter| counter.key).collect();
+        self.names.retain(|key, _| counted.contains(key));
     }
 
     fn add(&mut self, sample: &Sample, database_ns_per_message: f64) {
@@ -167,6 +186,21 @@ impl Counting {
         }
     }
 
+    /// The keys of the rows of a batch that was looked at just now, where a row is known by a hash of its key.
+    pub fn name<'f>(&mut self, rows: impl Iterator<Item = (RowKey, &'f KeyValues)>) {
+        let names = &mut self.counts.names;
+        let sampled = self.samples.iter().map(|sample| sample.key);
+        let mut missing: HashSet<RowKey> = sampled.filter(|key| !names.contains_key(key)).collect();
+        for (key, values) in rows {
+            if missing.is_empty() {
+                return;
+            }
+            if missing.remove(&key) {
+                names.insert(key, Arc::new(values.clone()));
+            }
+        }
+    }
+
     /// Counts the batch that was looked at last, now that it is written.
     pub fn count(&mut self, database_time: Duration, now: Instant) {
         if now.saturating_duration_since(self.counts.as_of) >= FADE_STEP {
@@ -183,6 +217,7 @@ impl Counting {
         if now.saturating_duration_since(self.handed_over) < super::LOOK_INTERVAL {
             return;
         }
+        self.counts.forget_names();
         if let Some(mut shelf) = shelf.try_lock() {
             *shelf = Some(Box::new(self.counts.clone()));
             self.handed_over = now;

@@ -4,7 +4,8 @@ use super::counts::{By, Counts, Sketches};
 use super::sketch::Sketch;
 use super::{Identities, Shelf};
 use crate::ids::{AppId, RowKey, ShardIndex};
-use hashbrown::HashSet;
+use crate::table::{KeyValues, Table};
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -54,6 +55,8 @@ pub struct ShardPicture {
     pub rows: Vec<Hot<RowKey>>,
     /// The same.
     pub apps: Vec<Hot<AppId>>,
+    /// The keys of rows that are known by a hash of them only.
+    pub names: HashMap<RowKey, Arc<KeyValues>>,
 }
 
 /// All shards, by their number. Empty before the first look.
@@ -105,6 +108,7 @@ impl ShardPicture {
             share_error_max: std::array::from_fn(missed),
             rows: heaviest(&counts.rows, counts.seconds),
             apps: heaviest(&counts.apps, counts.seconds),
+            names: counts.names.clone(),
         }
     }
 
@@ -166,15 +170,23 @@ pub struct Board {
     picture: Mutex<Arc<Picture>>,
     /// Who rows are; nobody knows by default.
     pub identities: Identities,
+    /// What the columns of a row's key are called; `None` for subscriptions, and where nobody said it.
+    pub table: Option<Arc<Table>>,
 }
 
 impl Board {
     /// With somebody to ask who a row is.
     pub fn new(identities: Identities) -> Self {
         Self {
-            picture: Mutex::default(),
             identities,
+            ..Self::default()
         }
+    }
+
+    /// Of a table that the configuration describes.
+    #[must_use]
+    pub fn of_table(self, table: Option<Arc<Table>>) -> Self {
+        Self { table, ..self }
     }
 
     /// The newest picture.

@@ -10,7 +10,9 @@ use crate::hot::picture::{Hot, Part, TOP_MAX, top};
 use crate::hot::{By, Picture, rule_for_app, rule_for_row};
 use crate::http::{Method, Request, Response, Routes, StatusCode};
 use crate::ids::{AppId, RowKey, ShardIndex};
+use crate::table::Table;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +49,9 @@ struct Shard<'r> {
 struct Row {
     app_id: String,
     subscription_id: String,
+    /// Of a table that the configuration describes: the row's key by its columns, as far as it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<BTreeMap<String, String>>,
     #[serde(flatten)]
     parts: Parts,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,7 +119,14 @@ fn answer(registry: &Registry, gate: &Gate, request: &Request) -> Response {
             },
         };
         let name = &registry.shard_names[index];
-        shard(name, &picture, ShardIndex(index), (rows, known), count)
+        let table = registry.hot.table.as_deref().filter(|_| may_see);
+        shard(
+            (name, table),
+            &picture,
+            ShardIndex(index),
+            (rows, known),
+            count,
+        )
     });
     let answer = Answer {
         half_life_seconds: HALF_LIFE.as_secs(),
@@ -129,7 +141,7 @@ fn answer(registry: &Registry, gate: &Gate, request: &Request) -> Response {
 }
 
 fn shard<'r>(
-    name: &'r str,
+    (name, table): (&'r str, Option<&Table>),
     picture: &Picture,
     ShardIndex(index): ShardIndex,
     (rows, known): (Vec<Hot<RowKey>>, crate::hot::identities::Known),
@@ -144,6 +156,7 @@ fn shard<'r>(
         Row {
             app_id: row.key.app.to_string(),
             subscription_id: row.key.subscription.to_string(),
+            key: table.and_then(|table| Some(table.shown(shard.names.get(&row.key)?))),
             parts: parts(&row),
             identifier,
             parent_id: parent.map(|parent| parent.to_string()),

@@ -70,7 +70,7 @@ pub fn board(config: &Config) -> Board {
     let ask = move |ShardIndex(shard): ShardIndex, keys: &[RowKey]| {
         identities(&addresses[shard], shape, keys).map_err(|error| error.to_string())
     };
-    Board::new(Identities::new(config.shards.len(), Arc::new(ask)))
+    Board::new(Identities::new(config.shards.len(), Arc::new(ask))).of_table(config.table.clone())
 }
 
 fn watch(registry: &Registry, mut warnings: Warnings, over: &Receiver<()>) {

@@ -13,6 +13,7 @@ pub use path::{Path, Place};
 
 use crate::ids::{AppId, RowKey, SubscriptionId};
 use crate::update::Own;
+use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// A name has at most so many bytes: with the prefix of a statement's alias it still fits Postgres' 63.
@@ -139,6 +140,20 @@ impl Table {
         self.keys.iter().all(|key| key.from.place == Place::Key)
     }
 
+    /// A row's key for people, by column.
+    pub fn shown(&self, values: &KeyValues) -> BTreeMap<String, String> {
+        let shown = |(key, part): (&KeyColumn, &[u8])| {
+            let text = match key.kind {
+                Kind::Uuid => uuid::Uuid::from_slice(part).unwrap_or_default().to_string(),
+                Kind::Bigint => part.try_into().map_or(0, i64::from_be_bytes).to_string(),
+                Kind::Integer => part.try_into().map_or(0, i32::from_be_bytes).to_string(),
+                _ => String::from_utf8_lossy(part).into_owned(),
+            };
+            (key.name.clone(), text)
+        };
+        self.keys.iter().zip(values.parts()).map(shown).collect()
+    }
+
     /// How the row with these encoded values is known.
     pub fn row_key(&self, values: &KeyValues) -> RowKey {
         let kinds = self.keys.iter().map(|key| key.kind);
@@ -262,6 +277,8 @@ mod tests {
         let alone = table(&[Kind::Uuid], 0).row_key(&values(&[&[7; 16]]));
         assert_eq!((alone.app.0, alone.subscription.0), ([7; 16], [7; 16]));
         let mixed = table(&[Kind::Bigint, Kind::Text], 1);
+        let shown = table(&[Kind::Integer], 0).shown(&values(&[&(-5i32).to_be_bytes()]));
+        assert_eq!(shown["k"], "-5");
         let row = mixed.row_key(&values(&[&5i64.to_be_bytes(), b"north"]));
         assert_eq!(row.app.0, xxh3_128(b"north").to_be_bytes());
         let of_number = xxh3_128(&5i64.to_be_bytes()).to_be_bytes();

@@ -300,6 +300,17 @@ impl<'a> Folds<'a> {
             .filter(|message| !message.duplicate)
     }
 
+    /// Each fold's row with its key, where that is not the row's own identity.
+    pub fn keys(&self) -> impl Iterator<Item = (RowKey, &KeyValues)> {
+        let key = |fold: &Fold| {
+            Some((
+                fold.key,
+                self.messages[fold.first].update.values.as_deref()?,
+            ))
+        };
+        self.folds.iter().filter_map(key)
+    }
+
     /// Those of the fold's messages that link its row or unlink it, as numbers into `messages`.
     pub fn linking(&self, fold: &Fold) -> impl Iterator<Item = usize> + '_ {
         self.chain(fold).filter(|index| {

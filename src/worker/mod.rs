@@ -300,6 +300,9 @@ impl<S: ShardSession> Worker<S> {
             .batch_rows
             .saturating_record(rows.max(1));
         self.hot.sample(folds.messages.len(), folds.rows());
+        if self.settings.table.is_some() {
+            self.hot.name(folds.keys());
+        }
         let begun = (crate::clock::now(), self.applier.patience.paused());
         if self.settings.sink == SinkKind::Null {
             self.applier.encode_only(&mut folds);

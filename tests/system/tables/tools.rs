@@ -5,6 +5,7 @@ use crate::pond::{Pond, Shape};
 use crate::spine::messages;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 const STOCK: &str = r#"
 [table]
@@ -135,6 +136,22 @@ fn generated_messages_are_applied_exactly_and_found_by_the_columns_names() {
     let rows = ["--rows", "300", "--apps", "12", "--scenario", "hot"];
     let loaded = pond.load(&[&["--messages", &count][..], &rows].concat());
     assert_eq!(loaded["messages"].to_string(), count);
+    let running = pond.start(&["run"], &[]);
+    let hot = serde_json::json!({"shelf": "shelf 0", "item": "0"});
+    pond.wait_for(
+        "the hot row is named by its key",
+        Duration::from_secs(60),
+        |pond| {
+            let Some((200, answer)) = pond.admin("/api/hot") else {
+                return false;
+            };
+            let answer: Value = serde_json::from_str(&answer).unwrap();
+            let shards = answer["shards"].as_array().unwrap().iter();
+            let mut rows = shards.flat_map(|shard| shard["rows"].as_array().unwrap());
+            rows.any(|row| row["key"] == hot)
+        },
+    );
+    running.terminate(Duration::from_secs(60)).json();
     let summary = pond.catch_up();
     assert_eq!(summary["dead_lettered"], 0, "{summary}");
     let verdict = pond.assert_exact();
