@@ -150,15 +150,20 @@ impl Connect {
         }
     }
 
-    /// Waits for something that only comes about while it runs.
-    fn wait_for(&mut self, what: &str, within: Duration, mut condition: impl FnMut() -> bool) {
+    /// Waits until nothing is missing of what only comes about while it runs.
+    fn wait_for(
+        &mut self,
+        what: &str,
+        within: Duration,
+        mut missing: impl FnMut() -> Option<String>,
+    ) {
         let deadline = Instant::now() + within;
-        while !condition() {
+        while let Some(missing) = missing() {
             let is_running = self.child.try_wait().unwrap().is_none();
             if !is_running || Instant::now() > deadline {
                 let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap();
                 panic!(
-                    "{what}: not within {within:?}; Connect runs: {is_running}; it said:\n{log}"
+                    "{what}: not within {within:?}: {missing}; Connect runs: {is_running}; it said:\n{log}"
                 );
             }
             std::thread::sleep(Duration::from_millis(100));
@@ -270,25 +275,42 @@ fn a_table_follows_another_one_through_debezium_under_kill_9() {
     let mut consumers: Vec<Process> = ponds.iter().map(run).collect();
     let mut targets = ponds.each_ref().map(|pond| pond.shard(0));
     for (target, way) in targets.iter_mut().zip(&WAYS) {
-        connect.wait_for(way.name, STARTED, || !rows(target, ALIVE).is_empty());
+        connect.wait_for(way.name, STARTED, || {
+            let is_empty = rows(target, ALIVE).is_empty();
+            is_empty.then(|| "there are no rows".to_owned())
+        });
     }
     for _ in 0..3 {
-        for (consumer, pond) in consumers.iter_mut().zip(&ponds) {
+        for pond in &ponds {
             (0..25).for_each(|_| happen(&mut source, &mut random));
-            std::mem::replace(consumer, run(pond)).kill();
+            // Only then its admin address is free.
+            consumers.remove(0).kill();
+            consumers.push(run(pond));
         }
     }
     (0..50).for_each(|_| happen(&mut source, &mut random));
     let expected = rows(&mut source, "shop.customer");
     assert!(expected.len() > 20, "seed {seed}: {}", expected.len());
-    for ((target, way), pond) in targets.iter_mut().zip(&WAYS).zip(&ponds) {
+    for (place, ((target, way), pond)) in targets.iter_mut().zip(&WAYS).zip(&ponds).enumerate() {
         let what = format!("seed {seed}: {}", way.name);
         connect.wait_for(&what, CAPTURED, || {
             let letters = pond.dead_letters();
             let why = |letter: &Letter| letter.header("__dlq.errors.message").to_owned();
             let why: Vec<String> = letters.iter().map(why).collect();
             assert!(why.is_empty(), "{what}: {why:?}");
-            rows(target, ALIVE) == expected
+            let stored = rows(target, ALIVE);
+            (stored != expected).then(|| {
+                let not_in = |all: &[String], others: &[String]| -> Vec<String> {
+                    let others = |row: &&String| !others.contains(row);
+                    all.iter().filter(others).cloned().collect()
+                };
+                format!(
+                    "missing {:#?}, too many {:#?}, the consumer said {}",
+                    not_in(&expected, &stored),
+                    not_in(&stored, &expected),
+                    consumers[place].said()
+                )
+            })
         });
     }
     drop(connect);
