@@ -3,17 +3,13 @@
 //! `MILLPOND_TEST_KILLS=10 MILLPOND_TEST_MESSAGES=2000000` is the full form.
 
 use crate::pond::{Pond, Shape};
-use crate::spine::{messages, seed};
+use crate::spine::{kills, messages, seed};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::time::Duration;
 
 const ROWS: u64 = 20_000;
 const SOON: Duration = Duration::from_secs(60);
-
-fn kills() -> u64 {
-    std::env::var("MILLPOND_TEST_KILLS").map_or(3, |text| text.parse().expect("a number of kills"))
-}
 
 /// Were what is folded into the parent's one write counted as finished before it is written, or written twice after a
 /// crash, its row would be wrong: it is in every batch.
@@ -33,7 +29,7 @@ fn clothesly_under_kill_9_leaves_every_row_exact() {
         "--rows",
         &rows,
     ]);
-    let (seed, kills) = (seed(), kills());
+    let (seed, kills) = (seed(), kills(3));
     let mut random = SmallRng::seed_from_u64(seed);
     // Slowed down, so that all lives fit into the work.
     let slow = ["s0", "s1"].map(|shard| format!("shard.{shard}.write_rate_max={}", messages / 40));

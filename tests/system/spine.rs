@@ -13,8 +13,9 @@ pub fn messages(usual: u64) -> u64 {
 }
 
 /// MILLPOND_TEST_KILLS asks for the full form: 20.
-pub fn kills() -> u32 {
-    std::env::var("MILLPOND_TEST_KILLS").map_or(8, |text| text.parse().expect("a number of kills"))
+pub fn kills(usual: u64) -> u64 {
+    std::env::var("MILLPOND_TEST_KILLS")
+        .map_or(usual, |text| text.parse().expect("a number of kills"))
 }
 
 /// Of this run, unless one is given.
@@ -93,7 +94,7 @@ fn kill_9_at_random_moments_leaves_every_row_exact() {
     let seed = seed();
     let mut random = SmallRng::seed_from_u64(seed);
     let (mut replayed, mut folds_cut) = (0.0, 0.0);
-    let (kills, full) = (kills(), messages >= 5_000_000);
+    let (kills, full) = (kills(8), messages >= 5_000_000);
     for killed in 1..=kills {
         // Slowed down, so that twenty lives fit into the work; the first ones are killed earliest.
         let rate = format!("shard.s0.write_rate_max={}", messages / 60);

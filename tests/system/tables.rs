@@ -136,7 +136,7 @@ fn kill_9_leaves_every_balance_exact() {
     let books = Books::make(&pond, count, &mut random);
     books.produce(&pond);
     let mut replayed = 0.0;
-    for _ in 0..kills() {
+    for _ in 0..kills(8) {
         // Slowed down, so that twenty lives fit into the work.
         let rates = [0, 1].map(|shard| format!("shard.s{shard}.write_rate_max={}", count / 240));
         let mut process = pond.start(&["run", "--set", &rates[0], "--set", &rates[1]], &[]);
