@@ -2,9 +2,9 @@
 //! every other build both functions are constants, but that tests within this crate break guarantees too (`in_tests`).
 //!
 //! `MILLPOND_TEST_CRASH=point` ends the process, as kill -9 would, the first time that it reaches the point:
-//! `between-statements` and `after-write` of a batch, `before-own-commit` of one that a program writes, `before-links` and `after-links` of the commit of links,
-//! `before-refuse` and `after-refuse` of an update, `before-dead-letter` and `after-dead-letter` of a letter, `before-commit`
-//! and `after-commit` of offsets, `before-edge` of a rule's edge;
+//! `between-statements` and `after-write` of a batch, `before-own-commit` of one that a program writes, `before-links` and
+//! `after-links` of the commit of links, `before-refuse` and `after-refuse` of an update, `before-dead-letter` and
+//! `after-dead-letter` of a letter, `before-commit` and `after-commit` of offsets, `before-edge` of a rule's edge;
 //! `MILLPOND_TEST_MUTANT=name` breaks one guarantee, so that a test can show that it would notice.
 
 #[cfg(feature = "faults")]

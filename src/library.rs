@@ -7,8 +7,9 @@
 //!
 //! **What makes it exact.** The table [`Program::TABLE`] has nothing but the fence of each row, and nobody else writes to it. A
 //! batch is one transaction, which first moves the fences of its rows. [`Program::write`] then gets those rows alone whose fence
-//! was moved, each with those updates alone that are above its old fence, and writes in the same transaction. So what it writes it writes once, whatever dies and whenever, appends included, and there is no fence to
-//! compare and to forget. A statement that fails fails the batch, even if the program goes on; one that would end the transaction is not sent.
+//! was moved, each with those updates alone that are above its old fence, and writes in the same transaction. So what it writes it
+//! writes once, whatever dies and whenever, appends included, and there is no fence to compare and to forget. A statement that
+//! fails fails the batch, even if the program goes on; one that would end the transaction is not sent.
 //!
 //! **What the program guarantees:**
 //!

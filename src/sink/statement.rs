@@ -227,6 +227,12 @@ impl Shape {
 
     /// `unnest($1, …) AS e(…)`, and the number of the parameter after the arrays.
     fn source(&self, touched: Touched) -> (String, usize) {
+        let (params, names, incarnation) = self.parameters(touched);
+        (format!("unnest({params}) AS e({names})"), incarnation)
+    }
+
+    /// The arrays as `$1, …`, what they are called, and the number of the parameter after them.
+    fn parameters(&self, touched: Touched) -> (String, String, usize) {
         let mut names: Vec<String> = self.aliases();
         names.extend(FIXED_NAMES.map(str::to_owned));
         for (index, column) in self.columns.iter().enumerate() {
@@ -240,10 +246,7 @@ impl Shape {
         let params: Vec<String> = (1..=names.len())
             .map(|number| format!("${number}"))
             .collect();
-        (
-            format!("unnest({}) AS e({})", params.join(", "), names.join(", ")),
-            names.len() + 1,
-        )
+        (params.join(", "), names.join(", "), names.len() + 1)
     }
 
     /// What statements call the parameters of the key: `key_0`, and so on.
@@ -381,11 +384,11 @@ impl Shape {
 
     /// As [`source`](Self::source) of a write that touches no column, with the row's number.
     fn numbered(&self) -> (String, usize) {
-        let (source, incarnation) = self.source(Touched::default());
-        let named = source
-            .replace(" AS e(", " WITH ORDINALITY AS e(")
-            .replace("flags)", "flags, number)");
-        (named, incarnation)
+        let (params, names, incarnation) = self.parameters(Touched::default());
+        (
+            format!("unnest({params}) WITH ORDINALITY AS e({names}, number)"),
+            incarnation,
+        )
     }
 
     /// The fences of those rows that exist: number within the arrays (from 1), incarnation, leader epoch, offset.
