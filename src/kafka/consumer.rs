@@ -18,7 +18,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
-use std::{cell::Cell, ffi::CString, mem, sync::Arc, time::Duration};
+use std::{cell::Cell, ffi::CString, mem, sync::Arc, time::Duration, time::Instant};
 
 /// While a commit is waited for, its result is looked for this often; it mostly wakes us.
 const COMMIT_LOOK: Duration = Duration::from_millis(20);
@@ -288,11 +288,25 @@ impl GroupConsumer {
         Ok(())
     }
 
-    /// Commits and waits until this and all earlier commits have their results, at most so long: librdkafka's own
+    /// Whether a commit was sent and has no result yet.
+    pub fn has_open_commits(&self) -> bool {
+        self.client.context().commits_open.load(Ordering::Relaxed) > 0
+    }
+
+    /// Waits for the results of earlier commits, then commits and waits for that; at most so long altogether: librdkafka's own
     /// synchronous commit waits for a coordinator that is away until the session is over, or longer. At revoke and close only.
     pub fn commit_and_wait(&self, commits: &[Commit], within: Duration) -> Result<(), CommitError> {
-        self.commit(commits)?;
         let deadline = crate::clock::now() + within;
+        let earlier = self.await_results(deadline);
+        if self.has_open_commits() {
+            return earlier;
+        }
+        self.commit(commits)?;
+        earlier.and(self.await_results(deadline))
+    }
+
+    /// Waits until no commit is open: the last error among the results.
+    fn await_results(&self, deadline: Instant) -> Result<(), CommitError> {
         let mut result = Ok(());
         loop {
             let mut events = self.client.context().events.lock();
@@ -302,7 +316,7 @@ impl GroupConsumer {
                 }
             }
             drop(events);
-            if self.client.context().commits_open.load(Ordering::Relaxed) == 0 {
+            if !self.has_open_commits() {
                 return result;
             }
             if crate::clock::now() >= deadline {

@@ -125,7 +125,7 @@ fn size() -> Size {
             members: 12,
             partitions: 720,
             rows: 200_000,
-            rate: 20_000,
+            rate: 12_000,
             messages: 20_000_000,
             observed: 200,
             time: Duration::ZERO..Duration::from_secs(5_400),
@@ -187,7 +187,6 @@ impl World {
         let looks = Looks {
             one_row_in: size.one_row_in,
             recovery_max: CAUGHT_UP,
-            broker_is_harmed: true,
         };
         let members = Members::default();
         let checker = Checker::watch(&pond, looks, members.clone());
