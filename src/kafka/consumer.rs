@@ -4,6 +4,7 @@
 //! and the poller answers it when it is ready: librdkafka waits for `assign` or `unassign` meanwhile, so a revoked partition
 //! can be drained while the others go on.
 
+use super::bootstrap::Bootstrap;
 use super::membership::Membership;
 use super::native::{EventQueue, PartitionQueue, cached_end_offset};
 use crate::config::checked::Kafka;
@@ -177,6 +178,7 @@ pub struct GroupConsumer {
     // Dropped in this order: the queue handle before its client.
     events: EventQueue,
     client: Arc<BaseConsumer<Context>>,
+    bootstrap: Bootstrap,
     topic: String,
     topic_c: CString,
     ready: Arc<ReadySet>,
@@ -203,6 +205,7 @@ impl GroupConsumer {
         Ok(Self {
             events,
             client,
+            bootstrap: Bootstrap::of(kafka),
             topic: kafka.topic.clone(),
             topic_c,
             ready,
@@ -212,6 +215,7 @@ impl GroupConsumer {
 
     /// Serves the consumer queue until it is empty and hands over what was recorded. Also what keeps the membership alive.
     pub fn poll_events(&self) -> Vec<Event> {
+        self.bootstrap.keep(self.client.client());
         // `poll` returns after each event, so None does not mean empty. The bound keeps a storm from starving the messages.
         for _ in 0..1000 {
             self.serve(Duration::ZERO);

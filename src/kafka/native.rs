@@ -408,6 +408,22 @@ unsafe fn described_topic_id(event: *mut sys::rd_kafka_event_t) -> Option<String
     }
 }
 
+/// Whether the client knows a broker by the brokers' own word.
+pub(super) fn has_learned_brokers<C: ClientContext>(client: &Client<C>) -> bool {
+    let mut count = 0;
+    // SAFETY: the client and the out parameter are live.
+    let ids = unsafe { sys::rd_kafka_brokers_learned_ids(client.native_ptr(), &raw mut count) };
+    // SAFETY: it was made for us, with librdkafka's allocator.
+    unsafe { sys::rd_kafka_mem_free(client.native_ptr(), ids.cast()) };
+    count > 0
+}
+
+/// Names brokers to the client, as `bootstrap.servers` does; those that it has already stay as they are.
+pub(super) fn add_brokers<C: ClientContext>(client: &Client<C>, brokers: &CStr) {
+    // SAFETY: the client is live, and the names are copied.
+    unsafe { sys::rd_kafka_brokers_add(client.native_ptr(), brokers.as_ptr()) };
+}
+
 /// Lets groups of the mock cluster that lives in this client begin at once: it would wait 3 s for more members to join.
 pub(super) fn begin_mock_groups_at_once<C: ClientContext>(client: &Client<C>) {
     /// Enough for the first member's own request to be answered in turn.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// An open commit may keep a partition from its next owner for so long. librdkafka ends each before: a request after
 /// `socket.timeout.ms` (60 s), one that waits for a coordinator after the session.
-const OPEN_COMMITS_MAX: Duration = Duration::from_mins(3);
+const OPEN_COMMITS_MAX: Duration = Duration::from_secs(180);
 
 /// Partitions on their way out: once what is in flight is finished they are given up, and once no commit is open any more
 /// the group is told.

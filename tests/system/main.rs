@@ -70,6 +70,9 @@ mod found;
 #[path = "../../src/fuzz.rs"]
 mod fuzz;
 mod gaps;
+#[cfg(target_os = "linux")]
+#[path = "../../src/kafka/guard.rs"]
+mod guard;
 mod hangup;
 mod hot;
 mod incident;

@@ -127,7 +127,7 @@ impl Timeline {
 /// Asks until it is over.
 pub(super) fn watch(config: &Config, looks: Looks, shared: &Shared) {
     let partitions = i32::try_from(config.partitioner.partitions()).unwrap();
-    let group = Group::of(&config.kafka, partitions);
+    let mut group = Group::of(&config.kafka, partitions);
     let admin = Admin::connect(&config.kafka).unwrap();
     let shard_of = |partition| config.partitioner.shard_of_partition(Partition(partition));
     let mut before = vec![0; config.partitioner.partitions() as usize];
