@@ -84,9 +84,13 @@ impl<M: Member> Poller<M> {
         in_flight == 0 || is_late
     }
 
+    pub(super) fn has_open_commits(&self) -> bool {
+        self.consumer.has_open_commits() && !fault::mutant("open-commits-not-awaited")
+    }
+
     /// Whether partitions that are given up have to wait until commits have their results.
     fn waits_for_commits(&self, revoking: &Revoking) -> bool {
-        if !self.consumer.has_open_commits() || fault::mutant("open-commits-not-awaited") {
+        if !self.has_open_commits() {
             return false;
         }
         let is_late = crate::clock::now() >= revoking.deadline;

@@ -29,7 +29,7 @@ impl<M: Member> Poller<M> {
             self.gauges_due = now + GAUGES_INTERVAL;
             self.update_gauges();
         }
-        if now < self.commits_due || self.consumer.has_open_commits() {
+        if now < self.commits_due || self.has_open_commits() {
             return false;
         }
         self.commits_due = now + self.settings.commit_interval.unwrap_or(GAUGES_INTERVAL);

@@ -62,6 +62,8 @@ pub struct Membership {
     /// What its poller has begun to read.
     pub begun: BTreeMap<usize, Reader>,
     commits: VecDeque<Sent>,
+    /// Its client knows no coordinator, and holds its commits back.
+    cut_off: bool,
     /// Its process is gone.
     gone: bool,
 }
@@ -297,17 +299,25 @@ impl Group {
         let (generation, commits) = (membership.generation, commits.to_vec());
         membership.commits.push_back(Sent {
             generation,
-            held_back: false,
+            held_back: membership.cut_off,
             commits,
         });
     }
 
     /// The client of a member finds no coordinator for what it has to commit.
-    pub fn hold_back(&mut self, member: usize) {
+    pub fn cut_off(&mut self, member: usize) {
         let membership = self.members.get_mut(&member).expect("it is there");
+        membership.cut_off = true;
         for sent in &mut membership.commits {
             sent.held_back = true;
         }
+    }
+
+    /// Whether a member's commits are held back; `found`: from now on no more.
+    pub fn is_cut_off(&mut self, member: usize, found: bool) -> bool {
+        let membership = self.members.get_mut(&member).expect("it is there");
+        membership.cut_off &= !found && !membership.gone;
+        membership.cut_off
     }
 
     /// Whether a member's commits have no result yet.

@@ -179,8 +179,12 @@ impl Run {
             return;
         };
         let answered = !self.chance.strikes(10);
-        if self.chance.strikes(20) {
-            return world.group.hold_back(member);
+        let found = self.chance.calm || self.chance.once_in(25);
+        if world.group.is_cut_off(member, found) {
+            return;
+        }
+        if self.chance.strikes(10) {
+            return world.group.cut_off(member);
         }
         let arrived = world.group.take_commit(member, answered);
         let committed = world.group.committed.clone();
