@@ -68,7 +68,7 @@ fn jumps_of_the_wall_clock_stall_nothing() {
     ];
     let pond = pond("clock", "");
     let load = Load {
-        seconds: 12,
+        seconds: 20,
         ..Load::default()
     };
     let (mut trial, consumer) = Trial::running_in(pond, &load, &environment);

@@ -110,7 +110,11 @@ fn survives(name: &str, settings: [&str; 2], order: Order, sqlstate: &str) {
     for (shard, setting) in settings.iter().enumerate() {
         set_for_database(&pond, shard, setting);
     }
-    let (mut trial, consumer) = Trial::running(pond, &Load::default());
+    let load = Load {
+        seconds: 10,
+        ..Load::default()
+    };
+    let (mut trial, consumer) = Trial::running(pond, &load);
     let says = format!(r#""sqlstate":"{sqlstate}""#);
     let retries = rival_until_seen(&trial, order, || consumer.has_said(&says));
     let seen = consumer.has_said(&says) && retries.iter().all(|count| *count >= RETRIES_MIN);
