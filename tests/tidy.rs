@@ -32,6 +32,7 @@ const RANKS: &[&[&str]] = &[
         "sync",
         "table",
         "update",
+        "vital",
     ],
     // Pure.
     &["config", "cores", "rules"],

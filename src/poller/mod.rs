@@ -262,7 +262,7 @@ impl<M: Member> Poller<M> {
 
     /// Serves the consumer queue and the answers of the look-up.
     fn serve_group(&mut self) -> Result<(), String> {
-        self.recorder.polled_at_ms.set(crate::clock::wall_ms());
+        self.recorder.polled_at_ms.set(crate::clock::running_ms());
         for event in self.consumer.poll_events() {
             match event {
                 Event::Assigned(partitions) => {

@@ -47,6 +47,7 @@
 //! - [`allocations`]: none of ours for a message
 //! - [`mix`]: all kinds of faults at random, over one another, and for hours
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
+//! - [`limits`]: the same with a machine that gives too little, a clock that jumps, threads that panic
 
 #![expect(
     clippy::unwrap_used,
@@ -81,6 +82,7 @@ mod inspect;
 mod interleavings;
 mod letters;
 mod library;
+mod limits;
 mod links;
 mod load_http;
 mod logs;

@@ -23,6 +23,7 @@ mod tally;
 mod traffic;
 
 use crate::checker::{Checker, Looks, Members};
+use crate::limits::conflicts;
 use crate::pond::{Pond, Shape};
 use crate::reading::Reading;
 use crate::spine::seed;
@@ -180,6 +181,8 @@ impl World {
         };
         let pond = Pond::new("mix", &shape);
         for shard in 0..2 {
+            let patience = format!("deadlock_timeout = '{}'", conflicts::PATIENCE);
+            conflicts::set_for_database(&pond, shard, &patience);
             pond.shard(shard)
                 .batch_execute("ALTER TABLE subscription ADD CHECK (NOT tags ? 'poison')")
                 .unwrap();

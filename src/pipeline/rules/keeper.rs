@@ -83,6 +83,7 @@ impl Keeper {
     /// The thread's work until it is told to stop. Says when what was there at the start is published.
     pub fn run(mut self, stop: &AtomicBool, is_read: &Sender<()>) {
         while !stop.load(Ordering::Acquire) {
+            crate::fault::panic_point("rules");
             let is_busy = self.writer.is_busy() || self.is_new;
             if is_busy {
                 std::thread::sleep(PAUSE_BUSY);

@@ -87,7 +87,12 @@ impl Trial {
 
     /// Starts a consumer and the load, and waits until both shards are applied to.
     pub fn running(pond: Pond, load: &Load) -> (Self, Process) {
-        let consumer = pond.start(&["run"], &[]);
+        Self::running_in(pond, load, &[])
+    }
+
+    /// The same with more of an environment for the consumer.
+    pub fn running_in(pond: Pond, load: &Load, environment: &[(&str, &str)]) -> (Self, Process) {
+        let consumer = pond.start(&["run"], environment);
         let trial = Self::begin(pond, load);
         trial.wait_for("both shards are applied to", |now| {
             SHARDS
