@@ -4,6 +4,7 @@
 //! - [`pond`]: a topic, two shards, a configuration, and the commands on them
 //! - [`child`]: a millpond process that is ended with its test
 //! - [`services`]: the broker and the servers, killed or frozen and given back
+//! - [`proxy`]: bad networks between a process and a service
 //! - [`checker`]: looks along while harm is done, and has tests of its own
 //! - [`reading`]: one reading of a consumer's metrics
 //! - `fuzz`: inputs that nobody meant to send, as the unit tests have them
@@ -47,6 +48,7 @@
 //! - [`allocations`]: none of ours for a message
 //! - [`mix`]: all kinds of faults at random, over one another, and for hours
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
+//! - [`network`]: connections that are cut, silent, slow or narrow
 
 #![expect(
     clippy::unwrap_used,
@@ -85,9 +87,11 @@ mod losses;
 mod members;
 mod mix;
 mod mutants;
+mod network;
 mod notify;
 mod page;
 mod pond;
+mod proxy;
 mod reading;
 mod receiver;
 mod repartition;
