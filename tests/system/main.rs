@@ -4,6 +4,7 @@
 //! - [`pond`]: a topic, two shards, a configuration, and the commands on them
 //! - [`child`]: a millpond process that is ended with its test
 //! - [`services`]: the broker and the servers, killed or frozen and given back
+//! - [`proxy`]: bad networks between a process and a service
 //! - [`checker`]: looks along while harm is done, and has tests of its own
 //! - [`reading`]: one reading of a consumer's metrics
 //! - `fuzz`: inputs that nobody meant to send, as the unit tests have them
@@ -48,6 +49,7 @@
 //! - [`mix`]: all kinds of faults at random, over one another, and for hours
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 //! - [`limits`]: the same with a machine that gives too little, a clock that jumps, threads that panic
+//! - [`network`]: connections that are cut, silent, slow or narrow
 
 #![expect(
     clippy::unwrap_used,
@@ -90,9 +92,11 @@ mod losses;
 mod members;
 mod mix;
 mod mutants;
+mod network;
 mod notify;
 mod page;
 mod pond;
+mod proxy;
 mod reading;
 mod receiver;
 mod repartition;

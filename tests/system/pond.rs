@@ -159,6 +159,18 @@ impl Pond {
         std::fs::write(&self.config, text.replace(from, to)).unwrap();
     }
 
+    /// Another configuration beside the own one, with text replaced: for a process that takes another way to the services.
+    pub fn detour(&self, changes: &[(&str, &str)]) -> PathBuf {
+        let mut text = std::fs::read_to_string(&self.config).unwrap();
+        for (from, to) in changes {
+            assert!(text.contains(from), "{from} is not in the configuration");
+            text = text.replace(from, to);
+        }
+        let config = self.config.with_file_name("detour.toml");
+        std::fs::write(&config, text).unwrap();
+        config
+    }
+
     /// Goes to the broker's door for those with a name and a password, with further lines of librdkafka's settings.
     pub fn use_the_secure_door(&self, settings: &str) {
         self.reconfigure(
