@@ -6,6 +6,7 @@
 #[cfg(test)]
 use crossbeam_channel::TryRecvError;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Now, on the monotonic clock.
@@ -27,6 +28,16 @@ pub fn wall_ms() -> i64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// How long this process has been going on, in milliseconds, and never 0. Unlike [`wall_ms`] it never jumps.
+pub fn running_ms() -> i64 {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    let began = *BEGAN.get_or_init(Instant::now);
+    let running = now().saturating_duration_since(began);
+    i64::try_from(running.as_millis())
+        .unwrap_or(i64::MAX)
+        .max(1)
 }
 
 /// Now, as a point in time with microseconds, for log lines.

@@ -1,10 +1,11 @@
 //! Named crash points and deliberately broken behaviour, for tests of the guarantees. Only with `--features faults`; in
-//! every other build both functions are constants, but that tests within this crate break guarantees too (`in_tests`).
+//! every other build the functions are constants, but that tests within this crate break guarantees too (`in_tests`).
 //!
 //! `MILLPOND_TEST_CRASH=point` ends the process, as kill -9 would, the first time that it reaches the point:
 //! `between-statements` and `after-write` of a batch, `before-own-commit` of one that a program writes, `before-links` and
 //! `after-links` of the commit of links, `before-refuse` and `after-refuse` of an update, `before-dead-letter` and
 //! `after-dead-letter` of a letter, `before-commit` and `after-commit` of offsets, `before-edge` of a rule's edge;
+//! `MILLPOND_TEST_PANIC=point` has the thread panic there, at a crash point or at one of the [`panic_point`]s;
 //! `MILLPOND_TEST_MUTANT=name` breaks one guarantee, so that a test can show that it would notice.
 
 #[cfg(feature = "faults")]
@@ -18,12 +19,26 @@ pub fn crash_point(name: &str) {
     if asked.as_deref() == Some(name) {
         std::process::abort();
     }
+    panic_point(name);
 }
 
 /// Ends the process here if this crash point was asked for; never in this build.
 #[cfg(not(feature = "faults"))]
 #[inline]
 pub const fn crash_point(_name: &str) {}
+
+/// Panics here if that was asked for.
+#[cfg(feature = "faults")]
+pub fn panic_point(name: &str) {
+    static ASKED: OnceLock<Option<String>> = OnceLock::new();
+    let asked = ASKED.get_or_init(|| std::env::var("MILLPOND_TEST_PANIC").ok());
+    assert!(asked.as_deref() != Some(name), "as the test asked: {name}");
+}
+
+/// Panics here if that was asked for; never in this build.
+#[cfg(not(feature = "faults"))]
+#[inline]
+pub const fn panic_point(_name: &str) {}
 
 /// Whether this guarantee was asked to be broken.
 #[cfg(all(feature = "faults", not(test)))]

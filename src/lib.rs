@@ -15,6 +15,7 @@ pub mod ids;
 pub mod sync;
 pub mod table;
 pub mod update;
+pub mod vital;
 // Pure.
 pub mod config;
 pub mod cores;

@@ -2,6 +2,9 @@
 
 #[cfg(feature = "allocations")]
 mod allocations;
+#[cfg(target_os = "linux")]
+#[path = "kafka/guard.rs"]
+mod guard;
 
 #[cfg(not(feature = "allocations"))]
 #[global_allocator]

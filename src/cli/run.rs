@@ -11,7 +11,7 @@ use crate::observe::notify::Notifier;
 use crate::observe::page::with_page;
 use crate::observe::summary::Summary;
 use crate::observe::trace::Traces;
-use crate::observe::{Registry, admin, log, summary};
+use crate::observe::{Registry, admin, log, process, summary};
 use crate::pipeline::control::Control;
 use crate::pipeline::workers_api::with_workers;
 use crate::pipeline::{self, BaselineLimit, RunOptions};
@@ -26,6 +26,16 @@ use std::time::Duration;
 
 /// How long the admin server's open answers may take at the end.
 pub(super) const ADMIN_STOP: Duration = Duration::from_secs(1);
+
+/// Files that are open beside those of groups and shards: the log, the admin address and its clients, the producers of dead letters
+/// and rules.
+const FILES_BESIDE: usize = 80;
+/// A Kafka client with some brokers, and what its threads are woken by.
+const FILES_OF_GROUP: usize = 40;
+/// A connection to Postgres: its socket, and what it is waited for with.
+const FILES_OF_CONNECTION: usize = 6;
+/// Connections that look things up.
+const FILES_OF_SHARD: usize = 3 * FILES_OF_CONNECTION;
 
 /// Of an environment that names a process manager who is none.
 pub(super) const CANT_NOTIFY: &str =
@@ -124,6 +134,7 @@ pub(crate) fn consume<H>(
     >,
     signal: &Arc<SignalFlag>,
 ) -> anyhow::Result<Summary> {
+    make_room_for_files(config)?;
     // Before anything is pinned, so that its thread runs on any core.
     let traces = Traces::start(&config.telemetry, &config.kafka, "millpond");
     let traces = traces.map_err(|error| UsageError(error.to_string()))?;
@@ -150,6 +161,20 @@ pub(crate) fn consume<H>(
     admin.stop(ADMIN_STOP);
     traces.stop();
     Ok(done?)
+}
+
+/// Raises this process' limit of open files to what it may need.
+fn make_room_for_files(config: &Config) -> anyhow::Result<()> {
+    let workers: usize = config.shards.iter().map(|shard| shard.workers).sum();
+    let of_group = FILES_OF_GROUP + workers * FILES_OF_CONNECTION;
+    let groups = config.consumer.core_groups.len().max(1);
+    let wanted = (FILES_BESIDE + config.shards.len() * FILES_OF_SHARD + groups * of_group) as u64;
+    let allowed = process::raise_file_limit(wanted);
+    anyhow::ensure!(
+        allowed >= wanted,
+        "{allowed} files may be open, and this configuration may need {wanted}: raise the limit (ulimit -n, LimitNOFILE)"
+    );
+    Ok(())
 }
 
 /// Serves what a consumer shows at `admin.listen`.

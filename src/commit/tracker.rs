@@ -12,7 +12,7 @@ pub struct Claim {
     pub offset: i64,
     /// Its Kafka timestamp, in milliseconds since 1970.
     pub timestamp_ms: i64,
-    /// When it was dispatched, in milliseconds since 1970.
+    /// When it was dispatched, by [`crate::clock::running_ms`].
     pub dispatched_ms: i64,
     /// Bytes of its key, value and headers.
     pub bytes: u32,

@@ -1,6 +1,8 @@
 //! The accepting thread: waits for connections and hands each on, until it is told to stop.
 
+use crate::fault;
 use crate::sync::{AtomicBool, Ordering};
+use crate::vital;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -33,9 +35,9 @@ impl Acceptor {
         let address = listener.local_addr()?;
         let stopping = Arc::new(AtomicBool::new(false));
         let (until, name) = (stopping.clone(), name.to_owned());
-        let thread = thread::Builder::new()
-            .name(format!("{name}-accept"))
-            .spawn(move || accept(&listener, &name, &until, &mut each))?;
+        let thread = vital::spawn(format!("{name}-accept"), move || {
+            accept(&listener, &name, &until, &mut each);
+        })?;
         Ok(Self {
             address,
             stopping,
@@ -95,6 +97,7 @@ fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 failing = false;
+                fault::panic_point("accept");
                 each(stream, peer);
             }
             Err(error) => {

@@ -26,6 +26,7 @@ use crate::observe::edge::EdgeRecorder;
 use crate::observe::metrics::Held;
 use crate::observe::trace::Tracer;
 use crate::sync::{AtomicBool, Ordering};
+use crate::vital;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use hand_over::HandOver;
 use reach::Reaches;
@@ -177,8 +178,7 @@ impl Edge {
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
-    let builder = thread::Builder::new().name(name.to_owned());
-    builder.spawn(work).map_err(StartError::Thread)
+    vital::spawn(name, work).map_err(StartError::Thread)
 }
 
 fn setup(

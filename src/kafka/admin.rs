@@ -1,6 +1,7 @@
 //! What the brokers know of topics, offsets and groups, and the few changes that commands make to it. Calls block for at
 //! most their timeout; nothing here joins a group, and looking at a topic never creates it.
 
+use super::bootstrap::Bootstrap;
 use super::client::{
     Complaint, Context, KafkaError, client_config, topic_missing, topic_partitions,
 };
@@ -28,6 +29,8 @@ pub struct Admin {
     asking: BaseConsumer<Context>,
     /// Changes.
     changing: AdminClient<Context>,
+    /// Of each.
+    bootstrap: [Bootstrap; 2],
 }
 
 impl Admin {
@@ -48,6 +51,7 @@ impl Admin {
             kafka: kafka.clone(),
             asking,
             changing,
+            bootstrap: [Bootstrap::of(kafka), Bootstrap::of(kafka)],
         };
         admin
             .asking
@@ -318,11 +322,19 @@ impl Admin {
     }
 
     fn error(&self, doing: &str, error: &NativeError) -> KafkaError {
+        self.keep_brokers();
         KafkaError::of(&self.kafka, doing, error, last_error(&self.asking))
     }
 
     fn error_of_code(&self, doing: &str, code: RDKafkaErrorCode) -> KafkaError {
+        self.keep_brokers();
         KafkaError::of_code(&self.kafka, doing, code, last_error(&self.asking))
+    }
+
+    fn keep_brokers(&self) {
+        let [asking, changing] = &self.bootstrap;
+        asking.keep(self.asking.client());
+        changing.keep(self.changing.inner());
     }
 }
 

@@ -4,6 +4,7 @@
 //! and the poller answers it when it is ready: librdkafka waits for `assign` or `unassign` meanwhile, so a revoked partition
 //! can be drained while the others go on.
 
+use super::bootstrap::Bootstrap;
 use super::membership::Membership;
 use super::native::{EventQueue, PartitionQueue, cached_end_offset};
 use crate::config::checked::Kafka;
@@ -18,7 +19,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
-use std::{cell::Cell, ffi::CString, mem, sync::Arc, time::Duration};
+use std::{cell::Cell, ffi::CString, mem, sync::Arc, time::Duration, time::Instant};
 
 /// While a commit is waited for, its result is looked for this often; it mostly wakes us.
 const COMMIT_LOOK: Duration = Duration::from_millis(20);
@@ -177,6 +178,7 @@ pub struct GroupConsumer {
     // Dropped in this order: the queue handle before its client.
     events: EventQueue,
     client: Arc<BaseConsumer<Context>>,
+    bootstrap: Bootstrap,
     topic: String,
     topic_c: CString,
     ready: Arc<ReadySet>,
@@ -203,6 +205,7 @@ impl GroupConsumer {
         Ok(Self {
             events,
             client,
+            bootstrap: Bootstrap::of(kafka),
             topic: kafka.topic.clone(),
             topic_c,
             ready,
@@ -212,6 +215,7 @@ impl GroupConsumer {
 
     /// Serves the consumer queue until it is empty and hands over what was recorded. Also what keeps the membership alive.
     pub fn poll_events(&self) -> Vec<Event> {
+        self.bootstrap.keep(self.client.client());
         // `poll` returns after each event, so None does not mean empty. The bound keeps a storm from starving the messages.
         for _ in 0..1000 {
             self.serve(Duration::ZERO);
@@ -288,11 +292,25 @@ impl GroupConsumer {
         Ok(())
     }
 
-    /// Commits and waits until this and all earlier commits have their results, at most so long: librdkafka's own
+    /// Whether a commit was sent and has no result yet.
+    pub fn has_open_commits(&self) -> bool {
+        self.client.context().commits_open.load(Ordering::Relaxed) > 0
+    }
+
+    /// Waits for the results of earlier commits, then commits and waits for that; at most so long altogether: librdkafka's own
     /// synchronous commit waits for a coordinator that is away until the session is over, or longer. At revoke and close only.
     pub fn commit_and_wait(&self, commits: &[Commit], within: Duration) -> Result<(), CommitError> {
-        self.commit(commits)?;
         let deadline = crate::clock::now() + within;
+        let earlier = self.await_results(deadline);
+        if self.has_open_commits() {
+            return earlier;
+        }
+        self.commit(commits)?;
+        earlier.and(self.await_results(deadline))
+    }
+
+    /// Waits until no commit is open: the last error among the results.
+    fn await_results(&self, deadline: Instant) -> Result<(), CommitError> {
         let mut result = Ok(());
         loop {
             let mut events = self.client.context().events.lock();
@@ -302,7 +320,7 @@ impl GroupConsumer {
                 }
             }
             drop(events);
-            if self.client.context().commits_open.load(Ordering::Relaxed) == 0 {
+            if !self.has_open_commits() {
                 return result;
             }
             if crate::clock::now() >= deadline {

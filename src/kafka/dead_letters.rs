@@ -9,8 +9,10 @@ use super::producer::{Compression, DeliveryError, Producer, Record, SendError, T
 use crate::clock;
 use crate::config::checked::Kafka;
 use crate::dead::{Reason, Receipt, header};
+use crate::fault;
 use crate::ids::Partition;
 use crate::observe::{Registry, log::Repeated};
+use crate::vital;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -101,10 +103,8 @@ impl DeadLetters {
     pub fn start(kafka: &Kafka, registry: Arc<Registry>) -> Result<Self, KafkaError> {
         let (sender, orders) = unbounded();
         let mut desk = Desk::new(kafka, registry, orders)?;
-        let thread = thread::Builder::new()
-            .name("mp-dead".to_owned())
-            .spawn(move || desk.run())
-            .expect("the system gives a thread");
+        let thread =
+            vital::spawn("mp-dead", move || desk.run()).expect("the system gives a thread");
         Ok(Self {
             sender: DeadLetterSender(sender),
             thread,
@@ -210,6 +210,7 @@ impl Desk {
             match order {
                 Order::StopBy(deadline) => return Some(deadline),
                 Order::Deliver(letter) => {
+                    fault::panic_point("dead-letter");
                     self.held.insert(self.arrived, Held { letter, cut: false });
                     self.unsent.insert(self.arrived);
                     self.arrived += 1;

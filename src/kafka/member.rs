@@ -24,6 +24,8 @@ pub trait Member {
     fn unassign(&self, partitions: &[Partition]) -> Result<(), ClientError>;
     /// See [`GroupConsumer::commit`].
     fn commit(&self, commits: &[Commit]) -> Result<(), CommitError>;
+    /// See [`GroupConsumer::has_open_commits`].
+    fn has_open_commits(&self) -> bool;
     /// See [`GroupConsumer::commit_and_wait`].
     fn commit_and_wait(&self, commits: &[Commit], within: Duration) -> Result<(), CommitError>;
     /// See [`GroupConsumer::positions`].
@@ -78,6 +80,9 @@ impl Member for GroupConsumer {
     }
     fn commit(&self, commits: &[Commit]) -> Result<(), CommitError> {
         self.commit(commits)
+    }
+    fn has_open_commits(&self) -> bool {
+        self.has_open_commits()
     }
     fn commit_and_wait(&self, commits: &[Commit], within: Duration) -> Result<(), CommitError> {
         self.commit_and_wait(commits, within)

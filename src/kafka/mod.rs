@@ -4,6 +4,7 @@
 //! know, `reader` for records outside any group, `lag` for both together. All unsafe code is in `native`.
 
 // What all clients share.
+mod bootstrap;
 pub mod client;
 pub mod native;
 // In: the group's member, and reading without joining it.

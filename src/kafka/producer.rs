@@ -3,6 +3,7 @@
 //!
 //! The partition is always the caller's: mixing in librdkafka's own partitioner would break the order of a row.
 
+use super::bootstrap::Bootstrap;
 use super::client::{self, KafkaError, client_config, propose, topic_leaders, topic_partitions};
 use crate::config::checked::Kafka;
 use crate::ids::Partition;
@@ -153,6 +154,7 @@ fn delivery_error(error: &NativeError) -> DeliveryError {
 pub struct Producer<T: Send + Sync + 'static> {
     kafka: Kafka,
     native: BaseProducer<Context<T>>,
+    bootstrap: Bootstrap,
 }
 
 impl<T: Send + Sync + 'static> Producer<T> {
@@ -202,6 +204,7 @@ impl<T: Send + Sync + 'static> Producer<T> {
         Ok(Self {
             kafka: kafka.clone(),
             native,
+            bootstrap: Bootstrap::of(kafka),
         })
     }
 
@@ -244,6 +247,7 @@ impl<T: Send + Sync + 'static> Producer<T> {
 
     /// Reports deliveries on this thread, for the whole of `timeout`; with 0 at most one batch of them.
     pub fn poll(&self, timeout: Duration) {
+        self.bootstrap.keep(self.native.client());
         self.native.poll(timeout);
     }
 

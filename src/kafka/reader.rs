@@ -1,6 +1,7 @@
 //! Reads spans of partitions outside any group: for verification and for looking into the stream. It never joins a group
 //! and never commits, and it ends where its spans end.
 
+use super::bootstrap::Bootstrap;
 use super::client::{Context, KafkaError, client_config, passes, propose};
 use super::native;
 use crate::clock;
@@ -151,6 +152,7 @@ struct Source {
     kafka: Kafka,
     topic: String,
     consumer: BaseConsumer<Context>,
+    bootstrap: Bootstrap,
 }
 
 impl Reader {
@@ -190,6 +192,7 @@ impl Reader {
             kafka: kafka.clone(),
             topic: topic.to_owned(),
             consumer,
+            bootstrap: Bootstrap::of(kafka),
         };
         let unfinished = source.assign(spans)?;
         Ok(Self { source, unfinished })
@@ -207,8 +210,14 @@ impl Reader {
                     return Some(Ok(Message(message)));
                 }
                 Some(Err(error)) => source.judge(unfinished, &error),
-                None if left.is_zero() => Err(source.quiet(unfinished, timeout)),
-                Some(Ok(_)) | None => Ok(()),
+                None => {
+                    source.bootstrap.keep(source.consumer.client());
+                    match left.is_zero() {
+                        true => Err(source.quiet(unfinished, timeout)),
+                        false => Ok(()),
+                    }
+                }
+                Some(Ok(_)) => Ok(()),
             };
             if let Err(error) = outcome {
                 return Some(Err(error));

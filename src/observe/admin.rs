@@ -48,7 +48,7 @@ pub fn consumer_routes(registry: &Arc<Registry>) -> Routes {
     let metrics = Metrics::new().with(metrics::Consumer(registry.clone()));
     Routes::new()
         .with(Method::GET, "/livez", move |_| {
-            health(live(&for_livez, clock::wall_ms()))
+            health(live(&for_livez, clock::running_ms()))
         })
         .with(Method::GET, "/readyz", move |_| health(ready(&for_readyz)))
         .with(Method::GET, "/metrics", move |request| {
@@ -58,6 +58,7 @@ pub fn consumer_routes(registry: &Arc<Registry>) -> Routes {
 
 /// The answer to a scrape, in the form that it asks for.
 pub fn scrape(request: &Request, metrics: &Metrics) -> Response {
+    crate::fault::panic_point("scrape");
     let accept = request.headers().get_all(header::ACCEPT).iter();
     let accept: Vec<&str> = accept.filter_map(|line| line.to_str().ok()).collect();
     let format = Format::wanted(&accept.join(","));
@@ -84,7 +85,7 @@ pub fn consumer_watched(
     let (for_ready, for_live, for_status) = (registry.clone(), registry.clone(), registry.clone());
     Watched {
         ready: Box::new(move || ready(&for_ready)),
-        live: Box::new(move || live(&for_live, clock::wall_ms())),
+        live: Box::new(move || live(&for_live, clock::running_ms())),
         stopping: Box::new(stopping),
         status: Box::new(move || Backlog::now(&for_status).to_string()),
     }

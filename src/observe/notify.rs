@@ -5,6 +5,7 @@
 //! to be said. It knows nothing that `/livez` and `/readyz` don't say.
 
 use crate::clock;
+use crate::vital;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::ffi::OsStr;
 use std::io;
@@ -12,7 +13,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Between two looks.
@@ -101,9 +102,7 @@ impl Notifier {
 
     fn to(manager: Manager, watched: Watched) -> io::Result<Self> {
         let (end, ended) = bounded(0);
-        let thread = Builder::new()
-            .name("mp-notify".to_owned())
-            .spawn(move || tell(&manager, &watched, &ended))?;
+        let thread = vital::spawn("mp-notify", move || tell(&manager, &watched, &ended))?;
         Ok(Self(Some((end, thread))))
     }
 

@@ -45,11 +45,11 @@ pub struct WorkerRecorder {
     /// Whether the lane is its own. Not before a worker that joins a running consumer has one, and not after its lane was taken
     /// away for good: then its counts still count, and what it does doesn't.
     on_duty: AtomicBool,
-    /// When the batch that it is at was begun, in milliseconds since 1970; 0 between batches.
+    /// When the batch that it is at was begun, by [`crate::clock::running_ms`]; 0 between batches.
     pub turn_began_ms: Gauge,
     /// What it waits for besides its statement, for people; empty for nothing.
     pub waits_for: Mutex<String>,
-    /// Its last sign of life in milliseconds since 1970, or the end of the wait that it is in; 0 before it begins.
+    /// Its last sign of life by [`crate::clock::running_ms`], or the end of the wait that it is in; 0 before it begins.
     pub alive_at_ms: Gauge,
     /// Messages finished: applied, replayed, skipped, refused or dead-lettered.
     pub messages: Counter,
@@ -184,7 +184,8 @@ impl WorkerRecorder {
             }
             0 => format!("lane {lane} of core group {group} is between two batches"),
             began_ms => {
-                let seconds = milliseconds_as_seconds((crate::clock::wall_ms() - began_ms).max(0));
+                let seconds =
+                    milliseconds_as_seconds((crate::clock::running_ms() - began_ms).max(0));
                 format!(
                     "lane {lane} of core group {group} has been at one batch for {seconds:.1} s; {waits_for}"
                 )
@@ -232,7 +233,7 @@ pub struct PollerRecorder {
     pub silent: Counter,
     /// Errors in partition queues and of the client.
     pub errors: Counter,
-    /// Milliseconds since 1970 of the last time that the consumer queue was polled.
+    /// When the consumer queue was last polled, by [`crate::clock::running_ms`]; 0 for never.
     pub polled_at_ms: Gauge,
     /// Partitions assigned now.
     pub partitions: Gauge,
@@ -256,7 +257,7 @@ pub struct PartitionRecorder {
     pub end_offset: Gauge,
     /// Kafka timestamp (ms) of the first message not yet applied; 0 where nothing is in memory.
     pub oldest_timestamp_ms: Gauge,
-    /// When that message was dispatched, in ms since 1970; 0 where nothing is in memory.
+    /// When that message was dispatched, by [`crate::clock::running_ms`]; 0 where nothing is in memory.
     pub oldest_dispatched_ms: Gauge,
     /// Kafka timestamp (ms) of the newest applied message; 0 for none yet.
     pub last_applied_timestamp_ms: Gauge,

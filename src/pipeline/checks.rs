@@ -13,6 +13,7 @@ use crate::sink::connect::connect;
 use crate::sink::schema::{SchemaError, Source, check_apps, check_source, check_tables};
 use crate::sink::shape::{self, Shape};
 use crate::sync::{Ordering, SignalFlag};
+use crate::vital;
 use crate::worker::SinkKind;
 use crossbeam_channel::RecvTimeoutError;
 use std::sync::Arc;
@@ -114,9 +115,7 @@ fn check_shards(config: &Config, source: &Source, signal: &SignalFlag) -> Result
 fn check_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<(), RunError> {
-    std::thread::Builder::new()
-        .name("mp-check".to_owned())
-        .spawn(work)
+    vital::spawn("mp-check", work)
         .map(drop)
         .map_err(|error| RunError(format!("no thread for checks: {error}")))
 }

@@ -8,6 +8,7 @@ use super::RunError;
 use super::end::has_ended_by;
 use crate::config::Config;
 use crate::config::checked;
+use crate::fault;
 use crate::hot::warnings::{Due, Subject, Warnings};
 use crate::hot::{Board, Identities, Identity, LOOK_INTERVAL, Picture, rule_for_app, rule_for_row};
 use crate::ids::{RowKey, ShardIndex};
@@ -17,9 +18,10 @@ use crate::observe::recorder::WorkerRecorder;
 use crate::observe::status::Status;
 use crate::sink::identity::identities;
 use crate::sink::shape;
+use crate::vital;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long the warnings of one look wait for shards to say who the rows are.
@@ -41,9 +43,7 @@ impl Watcher {
         let (going_on, over) = crossbeam_channel::bounded(0);
         let warnings = Warnings::new(config.warn_share, config.warn_app_share);
         let registry = registry.clone();
-        let thread = Builder::new()
-            .name("mp-hot".to_owned())
-            .spawn(move || watch(&registry, warnings, &over))
+        let thread = vital::spawn("mp-hot", move || watch(&registry, warnings, &over))
             .map_err(|error| RunError(format!("no thread for hot rows: {error}")))?;
         Ok(Self { going_on, thread })
     }
@@ -78,6 +78,7 @@ fn watch(registry: &Registry, mut warnings: Warnings, over: &Receiver<()>) {
     let mut sampler = Sampler::default();
     sampler.look(registry, crate::clock::now());
     while over.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+        fault::panic_point("hot");
         let now = crate::clock::now();
         let workers: Vec<Arc<WorkerRecorder>> = registry.workers.lock().clone();
         let shelves = workers.iter().map(|worker| (worker.shard, &worker.hot));

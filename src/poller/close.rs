@@ -20,7 +20,7 @@ impl<M: Member> Poller<M> {
         while crate::clock::now() < deadline {
             // The membership is kept alive, and what the group says is no longer answered.
             let _ = self.consumer.poll_events();
-            self.recorder.polled_at_ms.set(crate::clock::wall_ms());
+            self.recorder.polled_at_ms.set(crate::clock::running_ms());
             for assigned in self.assigned.iter_mut().flatten() {
                 assigned.tracker.advance();
             }

@@ -11,6 +11,7 @@
 //! - [`lookup`]: where partitions begin; asked on threads of its own, so that the poll loop never waits
 //! - [`receive`]: what a message in hand becomes
 //! - [`progress`]: what is finished: committed, and shown
+//! - `giving_up`: partitions on their way to somebody else
 //! - [`tenure`]: how far an epoch may dispatch, and whether all rules are decided
 //! - [`anew`]: partitions that are assigned anew, as they have gone silent or lost records
 //! - `traced`: which rounds and commits are traced
@@ -19,6 +20,7 @@
 pub mod anew;
 pub mod assignment;
 mod close;
+mod giving_up;
 pub mod lookup;
 pub mod progress;
 pub mod receive;
@@ -42,6 +44,7 @@ use crate::sync::{AtomicBool, Ordering};
 use crate::table::Table;
 use anew::Silence;
 use assignment::{Assigned, Budget, DeadEpoch, Slots};
+use giving_up::Revoking;
 use lookup::{Answer, LookupClient};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -110,12 +113,6 @@ pub enum Ended {
     Stopped,
     /// Going on would break a guarantee, or the client is of no more use: what to do.
     Failed(String),
-}
-
-/// Partitions that are to be given up once what is in flight is finished.
-struct Revoking {
-    partitions: Vec<Partition>,
-    deadline: Instant,
 }
 
 /// One poller, to be run on its thread.
@@ -265,7 +262,7 @@ impl<M: Member> Poller<M> {
 
     /// Serves the consumer queue and the answers of the look-up.
     fn serve_group(&mut self) -> Result<(), String> {
-        self.recorder.polled_at_ms.set(crate::clock::wall_ms());
+        self.recorder.polled_at_ms.set(crate::clock::running_ms());
         for event in self.consumer.poll_events() {
             match event {
                 Event::Assigned(partitions) => {
@@ -281,11 +278,8 @@ impl<M: Member> Poller<M> {
                     );
                     self.begin_no_more(&partitions);
                     self.write_no_more(&partitions);
-                    let deadline = crate::clock::now() + self.settings.revoke_deadline;
-                    self.revoking.push_back(Revoking {
-                        partitions,
-                        deadline,
-                    });
+                    self.revoking
+                        .push_back(Revoking::drains(partitions, self.settings.revoke_deadline));
                 }
                 Event::Lost(partitions) => {
                     self.recorder.rebalances.add(1);
@@ -295,7 +289,7 @@ impl<M: Member> Poller<M> {
                     );
                     self.begin_no_more(&partitions);
                     self.give_up(&partitions);
-                    self.unassign(&partitions)?;
+                    self.revoking.push_back(Revoking::is_over(partitions));
                 }
                 Event::Committed(Ok(commits)) => {
                     fault::crash_point("after-commit");
@@ -409,72 +403,5 @@ impl<M: Member> Poller<M> {
         self.recorder
             .partitions
             .set(i64::try_from(count).unwrap_or(i64::MAX));
-    }
-
-    /// Gives partitions up whose work is finished or whose deadline has passed.
-    fn give_up_drained(&mut self) {
-        while let Some(revoking) = self.revoking.front() {
-            let now = crate::clock::now();
-            let mut in_flight = 0;
-            for partition in &revoking.partitions {
-                if let Some(assigned) = &mut self.assigned[partition.index()] {
-                    assigned.tracker.advance();
-                    in_flight += assigned.tracker.in_flight();
-                }
-            }
-            if in_flight > 0 && now < revoking.deadline {
-                return;
-            }
-            let Revoking { partitions, .. } = self.revoking.pop_front().expect("just seen");
-            if in_flight > 0 {
-                tracing::warn!(
-                    in_flight,
-                    "the revoke deadline has passed; the fence keeps what is in flight harmless"
-                );
-            }
-            self.commit_and_wait(&partitions);
-            self.give_up(&partitions);
-            if let Err(why) = self.unassign(&partitions) {
-                tracing::error!(error = why, "giving partitions up");
-            }
-        }
-    }
-
-    fn is_revoking(&self, partition: Partition) -> bool {
-        self.revoking
-            .iter()
-            .any(|revoking| revoking.partitions.contains(&partition))
-    }
-
-    fn unassign(&mut self, partitions: &[Partition]) -> Result<(), String> {
-        self.consumer
-            .unassign(partitions)
-            .map_err(|error| format!("giving partitions up failed: {error}"))
-    }
-
-    /// Drops everything that belongs to these partitions' epochs. Their messages in lanes are dropped where workers find them.
-    fn give_up(&mut self, partitions: &[Partition]) {
-        for partition in partitions {
-            if let Some(assigned) = self.assigned[partition.index()].take() {
-                self.bury(*assigned);
-            }
-        }
-        self.count_assigned();
-    }
-
-    fn bury(&mut self, assigned: Assigned<M::Queue>) {
-        self.end_tenure(&assigned.tenure);
-        let partition = assigned.partition;
-        self.shared
-            .registry
-            .partition(partition)
-            .assigned
-            .store(false, Ordering::Relaxed);
-        self.shared.budget.assigned_changed(-1);
-        if assigned.may_write {
-            self.rate_of(partition).partition_goes();
-        }
-        self.dead_epochs
-            .push(assigned.into_dead(&self.shared.budget));
     }
 }

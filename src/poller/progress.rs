@@ -1,5 +1,6 @@
 //! What is finished: committed in the background from time to time, waited for at revoke and close, and shown in the gauges.
-//! Only the poller commits, and only epochs that it still has.
+//! Only the poller commits, and only epochs that it still has; one commit at a time, as librdkafka may send one that it held
+//! back after a later one.
 
 use super::Poller;
 use crate::fault;
@@ -28,7 +29,7 @@ impl<M: Member> Poller<M> {
             self.gauges_due = now + GAUGES_INTERVAL;
             self.update_gauges();
         }
-        if now < self.commits_due {
+        if now < self.commits_due || self.has_open_commits() {
             return false;
         }
         self.commits_due = now + self.settings.commit_interval.unwrap_or(GAUGES_INTERVAL);

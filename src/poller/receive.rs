@@ -44,7 +44,7 @@ impl<M: Member> Poller<M> {
             assigned.held.extend(assigned.queue.read(most.min(QUANTUM)));
             more = assigned.held.len() == most.min(QUANTUM);
         }
-        let (now, now_ms) = (crate::clock::now(), crate::clock::wall_ms());
+        let (now, now_ms) = (crate::clock::now(), crate::clock::running_ms());
         let (mut messages, mut bytes) = (0, 0);
         while let Some(message) = assigned.held.front() {
             let offset = message.offset();

@@ -2,7 +2,7 @@
 //! move one step at a time, as with cooperative-sticky; a member that is declared dead is told late.
 
 use super::world::{Chance, PARTITIONS};
-use crate::ids::{Note, Partition};
+use crate::ids::{EpochId, Note, Partition};
 use crate::kafka::consumer::{Commit, CommitError, Event};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -32,7 +32,20 @@ pub struct Reader {
 #[derive(Debug)]
 struct Sent {
     generation: u64,
+    /// The client had no coordinator, and sends it as the member that it is by then.
+    held_back: bool,
     commits: Vec<Commit>,
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Arrived {
+    /// It counts.
+    pub taken: bool,
+    /// Its sender was gone by then.
+    pub gone: bool,
+    /// It was held back until its sender was a member of another generation.
+    pub held_back: bool,
 }
 
 /// A member, and its client.
@@ -49,6 +62,8 @@ pub struct Membership {
     /// What its poller has begun to read.
     pub begun: BTreeMap<usize, Reader>,
     commits: VecDeque<Sent>,
+    /// Its client knows no coordinator, and holds its commits back.
+    cut_off: bool,
     /// Its process is gone.
     gone: bool,
 }
@@ -63,6 +78,8 @@ pub struct Group {
     pub committed: Vec<Option<i64>>,
     /// By partition: what stands beside that.
     pub notes: Vec<Option<Note>>,
+    /// By partition: whose notes stood there before.
+    past: Vec<BTreeSet<EpochId>>,
     /// By number.
     pub members: BTreeMap<usize, Membership>,
 }
@@ -76,6 +93,7 @@ impl Group {
             target: vec![None; PARTITIONS],
             committed: vec![None; PARTITIONS],
             notes: vec![None; PARTITIONS],
+            past: vec![BTreeSet::new(); PARTITIONS],
             members: BTreeMap::new(),
         }
     }
@@ -281,8 +299,30 @@ impl Group {
         let (generation, commits) = (membership.generation, commits.to_vec());
         membership.commits.push_back(Sent {
             generation,
+            held_back: membership.cut_off,
             commits,
         });
+    }
+
+    /// The client of a member finds no coordinator for what it has to commit.
+    pub fn cut_off(&mut self, member: usize) {
+        let membership = self.members.get_mut(&member).expect("it is there");
+        membership.cut_off = true;
+        for sent in &mut membership.commits {
+            sent.held_back = true;
+        }
+    }
+
+    /// Whether a member's commits are held back; `found`: from now on no more.
+    pub fn is_cut_off(&mut self, member: usize, found: bool) -> bool {
+        let membership = self.members.get_mut(&member).expect("it is there");
+        membership.cut_off &= !found && !membership.gone;
+        membership.cut_off
+    }
+
+    /// Whether a member's commits have no result yet.
+    pub fn has_open_commits(&self, member: usize) -> bool {
+        !self.members[&member].commits.is_empty()
     }
 
     /// Members with commits on their way.
@@ -292,15 +332,25 @@ impl Group {
         committing.map(|(member, _)| *member).collect()
     }
 
-    /// The oldest commit of a member arrives: whether it was taken, and whether its sender was gone by then. `answered`: the
-    /// sender hears what came of it.
-    pub fn take_commit(&mut self, member: usize, answered: bool) -> (bool, bool) {
+    /// The oldest commit of a member arrives. `answered`: the sender hears what came of it.
+    pub fn take_commit(&mut self, member: usize, answered: bool) -> Arrived {
         let membership = self.members.get_mut(&member).expect("it is there");
         let Some(sent) = membership.commits.pop_front() else {
-            return (false, false);
+            return Arrived::default();
         };
-        let taken = membership.in_group && sent.generation == self.generation;
         let gone = membership.gone;
+        let generation = match sent.held_back {
+            true => membership.generation,
+            false => sent.generation,
+        };
+        // What is held back dies with its process.
+        let arrives = !(gone && sent.held_back);
+        let taken = arrives && membership.in_group && generation == self.generation;
+        let arrived = Arrived {
+            taken,
+            gone,
+            held_back: sent.held_back && generation != sent.generation,
+        };
         let result = match (taken, answered) {
             (true, true) => Ok(sent.commits.clone()),
             (false, true) => Err(CommitError::stale()),
@@ -314,10 +364,24 @@ impl Group {
             for commit in sent.commits {
                 let at = commit.partition.index();
                 self.committed[at] = Some(commit.offset);
-                self.notes[at] = Some(commit.note);
+                self.note(at, commit.note);
             }
         }
-        (taken, gone)
+        arrived
+    }
+
+    /// Panics where the note is an earlier owner's.
+    fn note(&mut self, partition: usize, note: Note) {
+        let past = &mut self.past[partition];
+        if let Some(before) = self.notes[partition].replace(note)
+            && before.epoch != note.epoch
+        {
+            past.insert(before.epoch);
+        }
+        assert!(
+            !past.contains(&note.epoch),
+            "the note of partition {partition} is an earlier owner's again: {note:?}"
+        );
     }
 
     /// Whether all commits of a member have their results: then the worst of them.

@@ -11,7 +11,7 @@ use crate::kafka::member::{ClientError, ErrorCode, Member, Queue, Record};
 use crate::ready::ReadySet;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A member.
 pub struct SimulatedMember<'t> {
@@ -105,18 +105,18 @@ impl Member for SimulatedMember<'_> {
         Ok(())
     }
 
+    fn has_open_commits(&self) -> bool {
+        self.world.borrow().group.has_open_commits(self.member)
+    }
+
     fn commit_and_wait(&self, commits: &[Commit], within: Duration) -> Result<(), CommitError> {
-        self.commit(commits)?;
         let deadline = clock::now() + within;
-        loop {
-            if let Some(result) = self.world.borrow_mut().group.commit_results(self.member) {
-                return result;
-            }
-            if clock::now() >= deadline {
-                return Err(CommitError::unanswered());
-            }
-            self.turns.suspend(());
+        let earlier = self.await_results(deadline);
+        if self.has_open_commits() {
+            return earlier;
         }
+        self.commit(commits)?;
+        earlier.and(self.await_results(deadline))
     }
 
     fn positions(&self) -> Result<Vec<(Partition, i64)>, ClientError> {
@@ -135,6 +135,20 @@ impl Member for SimulatedMember<'_> {
         let mut world = self.world.borrow_mut();
         world.meet(Met::ClosedCleanly);
         world.group.leave(self.member);
+    }
+}
+
+impl SimulatedMember<'_> {
+    fn await_results(&self, deadline: Instant) -> Result<(), CommitError> {
+        loop {
+            if let Some(result) = self.world.borrow_mut().group.commit_results(self.member) {
+                return result;
+            }
+            if clock::now() >= deadline {
+                return Err(CommitError::unanswered());
+            }
+            self.turns.suspend(());
+        }
     }
 }
 

@@ -146,6 +146,7 @@ fn seeds_notice_every_broken_guarantee() {
         "ceiling-off",
         "edges-not-awaited",
         "frontier-off",
+        "open-commits-not-awaited",
         "link-outside-its-lock",
         "link-refused-not-remembered",
     ] {

@@ -179,16 +179,26 @@ impl Run {
             return;
         };
         let answered = !self.chance.strikes(10);
-        let (taken, gone) = world.group.take_commit(member, answered);
+        let found = self.chance.calm || self.chance.once_in(25);
+        if world.group.is_cut_off(member, found) {
+            return;
+        }
+        if self.chance.strikes(10) {
+            return world.group.cut_off(member);
+        }
+        let arrived = world.group.take_commit(member, answered);
         let committed = world.group.committed.clone();
-        world.tell(|| format!("commit of {member} taken: {taken}, gone: {gone}: {committed:?}"));
-        match (taken, answered) {
+        world.tell(|| format!("commit of {member}: {arrived:?}: {committed:?}"));
+        match (arrived.taken, answered) {
             (true, false) => world.meet(Met::CommitUnanswered),
             (false, _) => world.meet(Met::CommitRefused),
             _ => {}
         }
-        if gone {
+        if arrived.gone {
             world.meet(Met::CommitLate);
+        }
+        if arrived.held_back {
+            world.meet(Met::CommitHeldBack);
         }
     }
 

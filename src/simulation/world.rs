@@ -56,6 +56,8 @@ met! {
     CommitUnanswered,
     /// A commit was processed after its sender was gone.
     CommitLate,
+    /// A commit was held back by its client until that was a member of another generation.
+    CommitHeldBack,
     /// The end of a log was cut off.
     Truncated,
     /// The beginning of a log was gone before it was read.

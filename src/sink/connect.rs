@@ -12,6 +12,8 @@ use postgres::{NoTls, config::SslMode, error::SqlState};
 use postgres_openssl::MakeTlsConnector;
 use std::{
     error::Error,
+    fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -30,6 +32,9 @@ const DRIVERS_KEEPALIVE_IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
+
+/// Files that a connection opens: its socket, and what the driver's own runtime waits with.
+const CONNECTION_FILES: usize = 6;
 
 /// Where the systems keep their root certificates; OpenSSL is built in and does not know it.
 const SYSTEM_ROOTS: [&str; 5] = [
@@ -93,13 +98,37 @@ pub fn connect(address: &PostgresAddress, application_name: &str) -> Result<Clie
     if driver.get_application_name().is_none() {
         driver.application_name(application_name);
     }
-    let connected = match address.tls {
+    let tls = tls_connector(address)?;
+    connect_by(address, || match address.tls {
         PostgresTls::Disable => driver.ssl_mode(SslMode::Disable).connect(NoTls),
-        _ => driver
-            .ssl_mode(SslMode::Require)
-            .connect(tls_connector(address)?),
+        _ => driver.ssl_mode(SslMode::Require).connect(tls),
+    })
+}
+
+/// Has the driver connect, if there is room for the files that it opens: without room it panics.
+pub(super) fn connect_by(
+    address: &PostgresAddress,
+    connect: impl FnOnce() -> Result<Client, postgres::Error>,
+) -> Result<Client, ConnectError> {
+    let away = |reason: String| ConnectError::Away {
+        address: address.shown.clone(),
+        reason,
     };
-    connected.map_err(|error| judge(address, &error))
+    if let Err(error) = can_open(CONNECTION_FILES) {
+        let limit = "raise the limit of open files (ulimit -n, LimitNOFILE)";
+        return Err(away(format!("{error}; {limit}")));
+    }
+    // Another thread may have taken the room meanwhile.
+    match catch_unwind(AssertUnwindSafe(connect)) {
+        Ok(connected) => connected.map_err(|error| judge(address, &error)),
+        Err(_) => Err(away("the driver panicked, see above".to_owned())),
+    }
+}
+
+/// Whether so many files can be opened now, by opening them.
+fn can_open(count: usize) -> std::io::Result<()> {
+    let files = (0..count).map(|_| File::open("/dev/null"));
+    files.collect::<std::io::Result<Vec<File>>>().map(drop)
 }
 
 /// What the driver needs, with the password as it is now.

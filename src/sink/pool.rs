@@ -2,7 +2,7 @@
 //! running, and a pool's size can't. A pool that goes with its worker takes the connection along; and after an outage there are as
 //! many connections as workers, where one large pool would make one for each try.
 
-use super::connect::{ConnectError, driver_now, judge, tls_connector};
+use super::connect::{ConnectError, connect_by, driver_now, judge, tls_connector};
 use crate::config::checked::{PostgresAddress, Shard};
 use parking_lot::Mutex;
 use postgres::Client;
@@ -63,8 +63,8 @@ impl ManageConnection for Manager {
     fn connect(&self) -> Result<Client, ConnectError> {
         let mut driver = driver_now(&self.address)?;
         driver.application_name(&self.name);
-        let connected = PostgresConnectionManager::new(driver, self.tls.clone()).connect();
-        connected.map_err(|error| judge(&self.address, &error))
+        let manager = PostgresConnectionManager::new(driver, self.tls.clone());
+        connect_by(&self.address, || manager.connect())
     }
 
     fn is_valid(&self, client: &mut Client) -> Result<(), ConnectError> {

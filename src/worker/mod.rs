@@ -229,7 +229,7 @@ impl<S: ShardSession> Worker<S> {
 
     /// Decodes, folds, writes and settles the batches of one turn.
     fn turn(&mut self, mut turn: Vec<Batch>) {
-        self.recorder.turn_began_ms.set(crate::clock::wall_ms());
+        self.recorder.turn_began_ms.set(crate::clock::running_ms());
         self.applier.patience.turn_begins();
         let mut left = Batch::default();
         self.recorder

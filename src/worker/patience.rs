@@ -185,7 +185,7 @@ impl Patience {
         let silent_for = i64::try_from(silent_for.as_millis()).unwrap_or(i64::MAX);
         self.recorder
             .alive_at_ms
-            .set(crate::clock::wall_ms().saturating_add(silent_for));
+            .set(crate::clock::running_ms().saturating_add(silent_for));
     }
 
     fn pause(&mut self, duration: Duration) {

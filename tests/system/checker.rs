@@ -36,8 +36,6 @@ pub struct Looks {
     pub one_row_in: u64,
     /// From the end of a fault until all that was in the log by then is committed, whatever other faults there are.
     pub recovery_max: Duration,
-    /// Commits may come late then ([`timeline`]); else every one that goes back is wrong.
-    pub broker_is_harmed: bool,
 }
 
 /// Who is to be looked at, by process id: the port of its admin address.
@@ -87,8 +85,6 @@ pub struct Findings {
     /// 1 would be all that the formula allows.
     pub memory_share_max: f64,
     pub recoveries: Recoveries,
-    /// Offsets that went back by commits that were held back while the broker was away ([`timeline`]).
-    pub late_commits: usize,
 }
 
 impl Checker {
@@ -177,7 +173,6 @@ impl Checker {
             compared: self.compared(),
             memory_share_max: *self.shared.memory_share_max.lock().unwrap(),
             recoveries: timeline.recoveries(),
-            late_commits: timeline.late_commits,
         }
     }
 

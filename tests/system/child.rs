@@ -43,9 +43,7 @@ impl Process {
         environment: &[(&str, &str)],
         stderr: impl Into<Stdio>,
     ) -> Self {
-        // Another build of the program (with the feature `faults`) may be named.
-        let named = std::env::var("MILLPOND_TEST_BINARY");
-        let mut command = Command::new(named.as_deref().unwrap_or(env!("CARGO_BIN_EXE_millpond")));
+        let mut command = Command::new(binary());
         command.args(arguments).envs(environment.iter().copied());
         Self::spawn(command, stderr)
     }
@@ -146,6 +144,12 @@ impl Process {
             stderr: stderr.join().unwrap(),
         }
     }
+}
+
+/// The program. Another build of it (with the feature `faults`) may be named.
+pub fn binary() -> String {
+    std::env::var("MILLPOND_TEST_BINARY")
+        .unwrap_or_else(|_| env!("CARGO_BIN_EXE_millpond").to_owned())
 }
 
 /// Reads to the end; `so_far` is what was read up to now.

@@ -16,6 +16,6 @@ pub mod locks;
 mod moves;
 pub mod postgres;
 mod stop;
-mod trial;
+pub mod trial;
 
 pub use trial::down;

@@ -4,6 +4,7 @@
 //! - [`pond`]: a topic, two shards, a configuration, and the commands on them
 //! - [`child`]: a millpond process that is ended with its test
 //! - [`services`]: the broker and the servers, killed or frozen and given back
+//! - [`proxy`]: bad networks between a process and a service
 //! - [`checker`]: looks along while harm is done, and has tests of its own
 //! - [`reading`]: one reading of a consumer's metrics
 //! - `fuzz`: inputs that nobody meant to send, as the unit tests have them
@@ -47,6 +48,9 @@
 //! - [`allocations`]: none of ours for a message
 //! - [`mix`]: all kinds of faults at random, over one another, and for hours
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
+//! - [`limits`]: the same with a machine that gives too little, a clock that jumps, threads that panic
+//! - [`cluster`]: three brokers, of which one after the other goes
+//! - [`network`]: connections that are cut, silent, slow or narrow
 
 #![expect(
     clippy::unwrap_used,
@@ -63,6 +67,7 @@ mod bad_input;
 mod browser;
 mod checker;
 mod child;
+mod cluster;
 mod demo;
 mod failover;
 mod faults;
@@ -70,6 +75,9 @@ mod found;
 #[path = "../../src/fuzz.rs"]
 mod fuzz;
 mod gaps;
+#[cfg(target_os = "linux")]
+#[path = "../../src/kafka/guard.rs"]
+mod guard;
 mod hangup;
 mod hot;
 mod incident;
@@ -78,6 +86,7 @@ mod inspect;
 mod interleavings;
 mod letters;
 mod library;
+mod limits;
 mod links;
 mod load_http;
 mod logs;
@@ -85,9 +94,11 @@ mod losses;
 mod members;
 mod mix;
 mod mutants;
+mod network;
 mod notify;
 mod page;
 mod pond;
+mod proxy;
 mod reading;
 mod receiver;
 mod repartition;

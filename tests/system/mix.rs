@@ -23,6 +23,7 @@ mod tally;
 mod traffic;
 
 use crate::checker::{Checker, Looks, Members};
+use crate::limits::conflicts;
 use crate::pond::{Pond, Shape};
 use crate::reading::Reading;
 use crate::spine::seed;
@@ -125,7 +126,7 @@ fn size() -> Size {
             members: 12,
             partitions: 720,
             rows: 200_000,
-            rate: 20_000,
+            rate: 12_000,
             messages: 20_000_000,
             observed: 200,
             time: Duration::ZERO..Duration::from_secs(5_400),
@@ -180,6 +181,8 @@ impl World {
         };
         let pond = Pond::new("mix", &shape);
         for shard in 0..2 {
+            let patience = format!("deadlock_timeout = '{}'", conflicts::PATIENCE);
+            conflicts::set_for_database(&pond, shard, &patience);
             pond.shard(shard)
                 .batch_execute("ALTER TABLE subscription ADD CHECK (NOT tags ? 'poison')")
                 .unwrap();
@@ -187,7 +190,6 @@ impl World {
         let looks = Looks {
             one_row_in: size.one_row_in,
             recovery_max: CAUGHT_UP,
-            broker_is_harmed: true,
         };
         let members = Members::default();
         let checker = Checker::watch(&pond, looks, members.clone());

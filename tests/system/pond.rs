@@ -69,6 +69,8 @@ pub struct Shape {
     /// More TOML, by section; a section may come again with other keys.
     pub consumer: &'static str,
     pub kafka: &'static str,
+    /// Others than those that all tests share.
+    pub brokers: Option<String>,
 }
 
 impl Default for Shape {
@@ -79,6 +81,7 @@ impl Default for Shape {
             workers: 2,
             consumer: "",
             kafka: "",
+            brokers: None,
         }
     }
 }
@@ -112,7 +115,10 @@ impl Pond {
             "[kafka]\nbrokers = \"{}\"\ntopic = \"{topic}\"\ngroup = \"{topic}\"\npartitions = {}\n\
              dead_letter_topic = \"{topic}.dlq\"\n{}\n[kafka.librdkafka]\n\"session.timeout.ms\" = \"3000\"\n\
              \"heartbeat.interval.ms\" = \"500\"\n\"reconnect.backoff.max.ms\" = \"500\"\n",
-            environment("MILLPOND_TEST_KAFKA"),
+            shape
+                .brokers
+                .clone()
+                .unwrap_or_else(|| environment("MILLPOND_TEST_KAFKA")),
             shape.partitions,
             shape.kafka,
         );
@@ -157,6 +163,18 @@ impl Pond {
         let text = std::fs::read_to_string(&self.config).unwrap();
         assert!(text.contains(from), "{from} is not in the configuration");
         std::fs::write(&self.config, text.replace(from, to)).unwrap();
+    }
+
+    /// Another configuration beside the own one, with text replaced: for a process that takes another way to the services.
+    pub fn detour(&self, changes: &[(&str, &str)]) -> PathBuf {
+        let mut text = std::fs::read_to_string(&self.config).unwrap();
+        for (from, to) in changes {
+            assert!(text.contains(from), "{from} is not in the configuration");
+            text = text.replace(from, to);
+        }
+        let config = self.config.with_file_name("detour.toml");
+        std::fs::write(&config, text).unwrap();
+        config
     }
 
     /// Goes to the broker's door for those with a name and a password, with further lines of librdkafka's settings.

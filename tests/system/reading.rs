@@ -45,6 +45,23 @@ impl Reading {
         self.series(name, labels).map(|(_, value)| value).sum()
     }
 
+    /// The largest of a metric's series; `None` without any.
+    pub fn most(&self, name: &str) -> Option<f64> {
+        self.series(name, &[])
+            .map(|(_, value)| value)
+            .reduce(f64::max)
+    }
+
+    /// The smallest number of all metrics that are times, and the line that has it.
+    pub fn shortest_time(&self) -> Option<(&str, f64)> {
+        let lines = self.0.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let is_time = series.split('{').next()?.contains("_seconds");
+            is_time.then_some((series, value.parse().ok()?))
+        });
+        lines.min_by(|one: &(&str, f64), other| one.1.total_cmp(&other.1))
+    }
+
     /// The upper bound, in seconds, of the bucket in which that share of the values lies that came to a histogram since
     /// `earlier`; `None` where none came.
     pub fn quantile_since(&self, earlier: &Self, histogram: &str, share: f64) -> Option<f64> {

@@ -23,6 +23,7 @@ use super::server::{HEAD_BYTES_MIN, Limits};
 use super::{HeaderMap, Method, Request, Response, StatusCode};
 use crate::clock;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
+use crate::vital;
 use crossbeam_channel::{Receiver, Sender};
 use event_loop::EventLoop;
 use mailbox::Mailbox;
@@ -32,7 +33,7 @@ use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Refused connections that are kept open at most, so that the refusal arrives before the reset.
@@ -225,11 +226,9 @@ impl Shared {
 
 fn start_loop(name: &str, event_loop: EventLoop, end: Sender<()>) -> io::Result<JoinHandle<()>> {
     // What is !Send is made on the thread itself.
-    thread::Builder::new()
-        .name(format!("{name}-loop"))
-        .spawn(move || {
-            event_loop.run();
-            // The receiver is gone where nobody waits.
-            let _ = end.send(());
-        })
+    vital::spawn(format!("{name}-loop"), move || {
+        event_loop.run();
+        // The receiver is gone where nobody waits.
+        let _ = end.send(());
+    })
 }

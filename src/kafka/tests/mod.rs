@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod admin;
+mod bootstrap;
 mod consumer;
 mod dead_letters;
 mod producer;

@@ -25,6 +25,7 @@ pub use queue::dropped;
 pub use repeated::Repeated;
 
 use crate::config::checked::{LogForm, Telemetry};
+use crate::vital;
 use brake::{BRAKE, BrakeLayer};
 use lines::EitherForm;
 use queue::Queue;
@@ -32,7 +33,6 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
 use std::sync::{Arc, OnceLock};
-use std::thread::Builder;
 use std::time::Duration;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
@@ -41,6 +41,8 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 
 /// What is logged unless somebody says otherwise. librdkafka tells of every reconnect at info.
 const FILTER: &str = "info,librdkafka=warn,rdkafka=warn";
+/// The thread that writes.
+const WRITER: &str = "log-writer";
 /// How long the end of the process waits for a stderr that is slow.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
@@ -98,10 +100,10 @@ pub fn start_with(form: LogForm, level: &str, otherwise: &str) -> Result<(), Inv
     // An error here says that another library's subscriber is installed; then nothing comes.
     let _ = tracing::subscriber::set_global_default(subscriber);
     std::panic::set_hook(Box::new(log_panic));
-    Builder::new()
-        .name("log-writer".to_owned())
-        .spawn(move || queue.write_to(&mut io::stderr(), || BRAKE.tell()))
-        .expect("a process that can have no second thread can't work");
+    vital::spawn(WRITER, move || {
+        queue.write_to(&mut io::stderr(), || BRAKE.tell())
+    })
+    .expect("a process that can have no second thread can't work");
     Ok(())
 }
 
@@ -110,14 +112,31 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("without a text");
+    let thread = std::thread::current();
+    let after = match vital::is_here() {
+        true => "; nobody else does this thread's work, so the process ends",
+        false => "",
+    };
+    if thread.name() == Some(WRITER) {
+        // No line of its own would come out any more.
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let _ = writeln!(
+            io::stderr(),
+            "millpond: thread {WRITER} panicked at {place}: {text}{after}"
+        );
+        return;
+    }
     let backtrace = Backtrace::capture();
     let is_there = backtrace.status() == BacktraceStatus::Captured;
     tracing::error!(
-        thread = std::thread::current().name(),
+        thread = thread.name(),
         place = panic.location().map(tracing::field::display),
         backtrace = is_there.then(|| tracing::field::display(backtrace)),
-        "panicked: {}",
-        text.unwrap_or("without a text")
+        "panicked: {text}{after}"
     );
     // It may be the process' last word.
     if let Some(started) = STARTED.get() {

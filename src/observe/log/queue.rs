@@ -4,6 +4,7 @@
 //! warnings and errors alone, so that they are dropped last.
 
 use crate::clock;
+use crate::fault;
 use crate::sync::{Ordering, SignalCount};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -131,7 +132,10 @@ impl Queue {
         loop {
             buffer.clear();
             match self.take(&mut buffer) {
-                Due::Write(lines) => self.write(&buffer, lines, stream),
+                Due::Write(lines) => {
+                    fault::panic_point("log-writer");
+                    self.write(&buffer, lines, stream);
+                }
                 Due::Tick => tick(),
                 Due::End => break,
             }

@@ -57,10 +57,10 @@ const OF_PARTITIONS_SECONDS: [ReadSeconds<PartitionRecorder>; 3] = [
     (names::TIME_LAG_SECONDS, |of, now_ms| {
         Some(of.time_lag_seconds(now_ms))
     }),
-    (names::OLDEST_IN_MEMORY_SECONDS, |of, now_ms| {
+    (names::OLDEST_IN_MEMORY_SECONDS, |of, _| {
         match of.oldest_dispatched_ms.get() {
             0 => Some(0.0),
-            dispatched_ms => Some(seconds(now_ms - dispatched_ms)),
+            dispatched_ms => Some(seconds(clock::running_ms() - dispatched_ms)),
         }
     }),
     (names::LAST_APPLIED_TIMESTAMP_SECONDS, |of, _| {

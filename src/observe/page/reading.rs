@@ -25,11 +25,11 @@ const LONG_BATCH_MS: i64 = 5000;
 
 /// All but `changes`, `findings` and `processes`.
 pub fn document(registry: &Registry, readiness: Readiness, rules: &Table) -> Document {
-    let at_ms = crate::clock::wall_ms();
+    let (at_ms, running_ms) = (crate::clock::wall_ms(), crate::clock::running_ms());
     let recent = registry.page.recent();
     let workers = registry.workers_on_duty();
     let partitions = partitions(registry, at_ms);
-    let shards = shards(registry, &partitions, &recent, (&workers, at_ms));
+    let shards = shards(registry, &partitions, &recent, (&workers, running_ms));
     let about = &registry.page.about;
     Document {
         at_ms,
@@ -41,7 +41,7 @@ pub fn document(registry: &Registry, readiness: Readiness, rules: &Table) -> Doc
         now: now(registry, &recent, &partitions),
         partitions,
         shards,
-        pollers: pollers(registry, at_ms),
+        pollers: pollers(registry, running_ms),
         latency: (*recent.latency).clone(),
         history: (*recent.history).clone(),
         hot: hot(registry, &registry.hot.picture()),
@@ -103,17 +103,17 @@ fn partitions(registry: &Registry, now_ms: i64) -> Partitions {
         columns
             .time_lag_ms
             .push(i64::try_from(time_lag.as_millis()).unwrap_or(i64::MAX));
-        columns.oldest_ms.push(oldest_ms(partition, now_ms));
+        columns.oldest_ms.push(oldest_ms(partition));
         columns.in_memory.push(partition.in_memory_messages.get());
         columns.alarm.push(partition.alarm.get());
     }
     columns
 }
 
-fn oldest_ms(partition: &PartitionRecorder, now_ms: i64) -> i64 {
+fn oldest_ms(partition: &PartitionRecorder) -> i64 {
     match partition.oldest_dispatched_ms.get() {
         0 => 0,
-        dispatched_ms => (now_ms - dispatched_ms).max(0),
+        dispatched_ms => crate::clock::running_ms() - dispatched_ms,
     }
 }
 

@@ -28,7 +28,7 @@ fn registry(partitions: usize, here: std::ops::Range<usize>) -> Registry {
         partition.watermark.set(100);
         partition.end_offset.set(100);
     }
-    let now_ms = crate::clock::wall_ms();
+    let now_ms = crate::clock::running_ms();
     registry.pollers[0].polled_at_ms.set(now_ms);
     registry.pollers[0].partitions.set(1);
     for shard in [ShardIndex(0), ShardIndex(1)] {

@@ -20,8 +20,9 @@ use std::time::{Duration, Instant};
 
 /// How long a round waits for a record, and an order for its turn at most. rdkafka spends the last millisecond of a wait busy.
 const WAIT: Duration = Duration::from_millis(100);
-/// The same while records are on their way, whose reports are waited for too.
-const WAIT_BUSY: Duration = Duration::from_millis(1);
+/// Between two rounds while records are on their way, whose reports are waited for too. Slept, as that may go on for as long as the
+/// brokers are away.
+const PAUSE_BUSY: Duration = Duration::from_millis(1);
 /// Records of a round, so that a long topic holds no order up.
 const READ_MAX: usize = 1000;
 /// Each question to the brokers ends by then.
@@ -82,10 +83,12 @@ impl Keeper {
     /// The thread's work until it is told to stop. Says when what was there at the start is published.
     pub fn run(mut self, stop: &AtomicBool, is_read: &Sender<()>) {
         while !stop.load(Ordering::Acquire) {
-            let wait = match self.writer.is_busy() || self.is_new {
-                true => WAIT_BUSY,
-                false => WAIT,
-            };
+            crate::fault::panic_point("rules");
+            let is_busy = self.writer.is_busy() || self.is_new;
+            if is_busy {
+                std::thread::sleep(PAUSE_BUSY);
+            }
+            let wait = if is_busy { Duration::ZERO } else { WAIT };
             if let Err(error) = self.read(wait) {
                 tracing::warn!(topic = self.topic, error = %error, "reading the rules; trying again");
                 std::thread::sleep(OPEN_AGAIN);

@@ -13,6 +13,7 @@ pub mod decide;
 mod shard;
 
 use crate::config::checked::Config;
+use crate::fault;
 use crate::ids::{Note, Partition};
 use crate::kafka::KafkaError;
 use crate::kafka::admin::Admin;
@@ -23,11 +24,12 @@ use crate::rules;
 use crate::sink::connect::ConnectError;
 use crate::sink::schema::{SchemaError, Source};
 use crate::sync::{AtomicBool, Ordering};
+use crate::vital;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use decide::Log;
 use shard::{InKafka, Shards};
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Each question to the brokers ends by then; it is asked again.
@@ -142,9 +144,7 @@ impl LookupClient {
             stop: stop.clone(),
             mouth,
         };
-        let thread = Builder::new()
-            .name(format!("mp-lookup-{group}"))
-            .spawn(move || side.serve(&asked))?;
+        let thread = vital::spawn(format!("mp-lookup-{group}"), move || side.serve(&asked))?;
         Ok(Self {
             questions,
             asked: 0,
@@ -222,7 +222,10 @@ impl KafkaSide {
     fn serve(&self, asked: &Receiver<Question<Partition>>) {
         loop {
             let found = match asked.recv_timeout(CHECK_INTERVAL) {
-                Ok((number, partitions)) => self.answer(number, &partitions),
+                Ok((number, partitions)) => {
+                    fault::panic_point("look-up");
+                    self.answer(number, &partitions)
+                }
                 Err(RecvTimeoutError::Timeout) => Some(self.look_at_topic()),
                 Err(RecvTimeoutError::Disconnected) => None,
             };

@@ -4,6 +4,7 @@
 use super::decide::{Known, Log, decide, say_alarm};
 use super::{Answer, Mouth, Question, Start, Trouble, patiently};
 use crate::config::checked::Config;
+use crate::fault;
 use crate::ids::{Note, Partition, ShardIndex};
 use crate::sink::connect::connect;
 use crate::sink::schema::{
@@ -11,9 +12,9 @@ use crate::sink::schema::{
 };
 use crate::sink::shape;
 use crate::sync::AtomicBool;
+use crate::vital;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
-use std::thread::Builder;
 
 /// What Kafka knows of a partition.
 #[derive(Clone, Copy, Debug)]
@@ -58,9 +59,9 @@ impl Shards {
                 source: source.clone(),
             };
             let (stop, mouth) = (stop.clone(), mouth.clone());
-            Builder::new()
-                .name(format!("mp-lookup-{group}.{at}"))
-                .spawn(move || shard.serve(&asked, &stop, &mouth))?;
+            vital::spawn(format!("mp-lookup-{group}.{at}"), move || {
+                shard.serve(&asked, &stop, &mouth);
+            })?;
         }
         let partitions = 0..config.partitioner.partitions();
         let of_partition = partitions
@@ -99,6 +100,7 @@ impl LookupShard {
     fn serve(&self, asked: &Receiver<Question<InKafka>>, stop: &AtomicBool, mouth: &Mouth) {
         let name = format!("shard {}", self.config.shards[self.shard.0].name);
         for (number, partitions) in asked {
+            fault::panic_point("look-up-shard");
             match patiently(&name, stop, || self.starts(&partitions)) {
                 Some(Ok(starts)) => mouth.say(Answer::Begin { number, starts }),
                 Some(Err(why)) => return mouth.say(Answer::Stop(format!("{name}: {why}"))),

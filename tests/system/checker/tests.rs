@@ -11,7 +11,6 @@ const SOON: Duration = Duration::from_secs(60);
 const LOOKS: Looks = Looks {
     one_row_in: 1,
     recovery_max: SOON,
-    broker_is_harmed: false,
 };
 const UPDATES: u64 = 5000;
 

@@ -2,10 +2,6 @@
 //!
 //! A pause is the longest time in which nothing of some shard was committed although there was something to do. A recovery
 //! counts from the end of a fault until all that was in the log by then is committed, whatever other faults there are.
-//!
-//! One way back is known and only counted: while the broker is away librdkafka holds a commit back, and sends it once the broker is
-//! there again, maybe from a member that has given the partition up by then. The offset is the one of then until the owner's
-//! next commit; what was read twice by that would be refused by the rows.
 
 use super::group::Group;
 use super::{Looks, Shared};
@@ -18,9 +14,6 @@ use std::time::{Duration, Instant};
 /// How often it is asked, which bounds how exactly a pause is known.
 const LOOK: Duration = Duration::from_millis(100);
 const ANSWER: Duration = Duration::from_secs(1);
-/// No answer for that long means that the broker was away, and a commit that it held back comes within that time.
-const AWAY: Duration = Duration::from_secs(1);
-const LATE: Duration = Duration::from_secs(20);
 
 struct Fault {
     kind: &'static str,
@@ -39,10 +32,6 @@ pub struct Timeline {
     moves: Vec<Vec<Instant>>,
     /// When the broker told last what is committed.
     pub answered: Instant,
-    /// When the broker was there again after it was away.
-    back: Option<Instant>,
-    /// Offsets that went back by a commit that was held back.
-    pub late_commits: usize,
 }
 
 /// By kind of fault: the longest pause and the longest recovery.
@@ -55,22 +44,7 @@ impl Timeline {
             faults: Vec::new(),
             moves: vec![vec![now]; shards],
             answered: now,
-            back: None,
-            late_commits: 0,
         }
-    }
-
-    /// The broker answers.
-    fn answers(&mut self) {
-        if self.answered.elapsed() >= AWAY {
-            self.back = Some(Instant::now());
-        }
-        self.answered = Instant::now();
-    }
-
-    /// Whether a commit may have been held back until now.
-    fn may_be_late(&self) -> bool {
-        self.back.is_some_and(|back| back.elapsed() < LATE)
     }
 
     pub fn begin(&mut self, kind: &'static str) -> usize {
@@ -153,7 +127,7 @@ impl Timeline {
 /// Asks until it is over.
 pub(super) fn watch(config: &Config, looks: Looks, shared: &Shared) {
     let partitions = i32::try_from(config.partitioner.partitions()).unwrap();
-    let group = Group::of(&config.kafka, partitions);
+    let mut group = Group::of(&config.kafka, partitions);
     let admin = Admin::connect(&config.kafka).unwrap();
     let shard_of = |partition| config.partitioner.shard_of_partition(Partition(partition));
     let mut before = vec![0; config.partitioner.partitions() as usize];
@@ -162,15 +136,9 @@ pub(super) fn watch(config: &Config, looks: Looks, shared: &Shared) {
         let Some(committed) = group.committed(ANSWER) else {
             continue;
         };
-        shared.timeline.lock().unwrap().answers();
+        shared.timeline.lock().unwrap().answered = Instant::now();
         for (partition, (before, now)) in before.iter().zip(&committed).enumerate() {
-            if now >= before {
-                continue;
-            }
-            let mut timeline = shared.timeline.lock().unwrap();
-            if looks.broker_is_harmed && timeline.may_be_late() {
-                timeline.late_commits += 1;
-            } else {
+            if now < before {
                 shared.report(format!(
                     "what is committed of partition {partition} went back from {before} to {now}"
                 ));

@@ -87,7 +87,17 @@ impl Trial {
 
     /// Starts a consumer and the load, and waits until both shards are applied to.
     pub fn running(pond: Pond, load: &Load) -> (Self, Process) {
-        let consumer = pond.start(&["run"], &[]);
+        Self::running_in(pond, load, &[])
+    }
+
+    /// The same with more of an environment for the consumer.
+    pub fn running_in(pond: Pond, load: &Load, environment: &[(&str, &str)]) -> (Self, Process) {
+        let consumer = pond.start(&["run"], environment);
+        Self::with(pond, load, consumer)
+    }
+
+    /// The same with a consumer that was started already, in a way of its own.
+    pub fn with(pond: Pond, load: &Load, consumer: Process) -> (Self, Process) {
         let trial = Self::begin(pond, load);
         trial.wait_for("both shards are applied to", |now| {
             SHARDS
@@ -114,6 +124,14 @@ impl Trial {
         let before = applied(&self.reading(), shard);
         std::thread::sleep(time);
         applied(&self.reading(), shard) - before
+    }
+
+    /// Panics unless a shard that nothing was done to goes on for that time.
+    pub fn assert_goes_on(&self, shard: &str, time: Duration) {
+        let applied = self.applied_within(shard, time);
+        // Its share of the load is a half. That it comes at all is what is asserted; the rate is printed elsewhere.
+        let least = f64::from(RATE) / 2.0 * time.as_secs_f64() / 4.0;
+        assert!(applied > least, "{shard} applied {applied} in {time:?}");
     }
 
     /// To be called when the fault is gone: waits until all of the load is in Kafka, applied and committed.

@@ -9,6 +9,10 @@ use millpond::library::{
 use std::borrow::Cow;
 use std::error::Error;
 
+#[cfg(target_os = "linux")]
+#[path = "../../../src/kafka/guard.rs"]
+mod guard;
+
 /// Kafka's key is the meter's name; the value has 12 bytes: the hour and the watt hours, big endian.
 struct Meters;
 

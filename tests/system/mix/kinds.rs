@@ -23,13 +23,14 @@ pub enum Kind {
     RowsLocked,
     ReadOnly,
     NoConnections,
+    Deadlocks,
     BrokerKilled,
     BrokerFrozen,
     Rule,
     Poison,
 }
 
-const ALL: [Kind; 18] = [
+const ALL: [Kind; 19] = [
     Kind::MemberKilled,
     Kind::MemberStopped,
     Kind::MemberTold,
@@ -44,6 +45,7 @@ const ALL: [Kind; 18] = [
     Kind::RowsLocked,
     Kind::ReadOnly,
     Kind::NoConnections,
+    Kind::Deadlocks,
     Kind::BrokerKilled,
     Kind::BrokerFrozen,
     Kind::Rule,
@@ -78,6 +80,7 @@ impl Kind {
             Self::RowsLocked => "rows locked",
             Self::ReadOnly => "Postgres read-only",
             Self::NoConnections => "no connections left",
+            Self::Deadlocks => "deadlocks with another client",
             Self::BrokerKilled => "broker kill -9",
             Self::BrokerFrozen => "broker frozen",
             Self::Rule => "rule added and removed",
@@ -107,7 +110,8 @@ impl Chosen {
             | Kind::TableLocked
             | Kind::RowsLocked
             | Kind::ReadOnly
-            | Kind::NoConnections => Needs::Shard(self.at),
+            | Kind::NoConnections
+            | Kind::Deadlocks => Needs::Shard(self.at),
             Kind::BrokerKilled | Kind::BrokerFrozen => Needs::Broker,
             Kind::Rule => Needs::Rules,
             Kind::Poison => Needs::Poison,
@@ -132,6 +136,7 @@ impl Chosen {
             Kind::RowsLocked => of_postgres::rows_locked(world, at, random),
             Kind::ReadOnly => of_postgres::read_only(world, at, random),
             Kind::NoConnections => of_postgres::no_connections(world, at, random),
+            Kind::Deadlocks => of_postgres::deadlocks(world, at, random),
             Kind::BrokerKilled => of_kafka::killed(world, random),
             Kind::BrokerFrozen => of_kafka::frozen(world, random),
             Kind::Rule => of_operators::rule(world, random, &harm),

@@ -2,8 +2,10 @@
 
 use super::{World, pause, within};
 use crate::faults::postgres::ReadOnly;
+use crate::limits::conflicts::{self, Order};
 use crate::pond::server;
 use crate::services::{Harm, Trouble};
+use postgres::error::SqlState;
 use postgres::{Client, Config, NoTls};
 use rand::rngs::SmallRng;
 use std::io::{Read, Write};
@@ -140,6 +142,23 @@ pub fn rows_locked(world: &World, shard: usize, random: &mut SmallRng) -> Option
                 (SELECT app_id, subscription_id FROM subscription TABLESAMPLE SYSTEM (10) LIMIT 500) \
                 ORDER BY app_id, subscription_id FOR UPDATE";
     locked(world, shard, random, lock)
+}
+
+/// Seen by the server's own count, but for those whose victim was the other client.
+pub fn deadlocks(world: &World, shard: usize, random: &mut SmallRng) -> Option<String> {
+    const COUNT: &str = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    let (mut rival, mut other) = (connect(world, shard)?, connect(world, shard)?);
+    rival.batch_execute(conflicts::RIVALS_PATIENCE).ok()?;
+    let before = count(&mut other, COUNT);
+    let (mut own, mut ours) = (0, 0);
+    let seen = within(WRITES, || {
+        if let Err(error) = conflicts::write_some(&mut rival, Order::Shuffled, random) {
+            own += i64::from(error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED));
+        }
+        ours = count(&mut other, COUNT) - before - own;
+        ours > 0
+    });
+    seen.then(|| format!("{ours} statements of ours were victims"))
 }
 
 pub fn read_only(world: &World, shard: usize, random: &mut SmallRng) -> Option<String> {

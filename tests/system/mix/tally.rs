@@ -42,7 +42,7 @@ impl Tally {
         writeln!(
             report,
             "\nseed {seed}: {sent} messages sent, {} read back; {injected} faults injected, {} observed; lost {}, twice {}; dead \
-             letters {}, skipped by rules {}; {} comparisons while it ran, {} of them wrong; {} offsets went back by late commits; memory at most {:.0} % of the formula",
+             letters {}, skipped by rules {}; {} comparisons while it ran, {} of them wrong; memory at most {:.0} % of the formula",
             verdict["messages_read"],
             self.observed(),
             verdict["missing"],
@@ -51,7 +51,6 @@ impl Tally {
             verdict["skipped"],
             findings.compared,
             findings.wrong.len(),
-            findings.late_commits,
             findings.memory_share_max * 100.0,
         )
         .unwrap();
