@@ -31,6 +31,10 @@
 //! **What may change** from one version to the next: everything outside this module, although it is public for the tests; and in it,
 //! until 1.0, any name, in a version whose first number that is not 0 is raised. The fences' table and what is in it stays.
 //!
+//! **Linking.** librdkafka may read memory that nobody has written when a broker with many partitions starts again. This package's own
+//! programs have a function in front of that (`src/kafka/guard.rs`, named to the linker by `src/build.rs`); a build script doesn't reach
+//! programs of other packages, which do well to copy both.
+//!
 //! # Example
 //!
 //! The system tests run it, and kill it with -9 (`tests/system/library.rs`).

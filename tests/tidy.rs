@@ -23,6 +23,7 @@ const RANKS: &[&[&str]] = &[
     // Words.
     &[
         "allocations",
+        "build",
         "clock",
         "dead",
         "fault",
@@ -114,8 +115,12 @@ const DOORS_OPEN_TO_TESTS: &[(&[&str], &[&str])] = &[
     (&["std::time::SystemTime"], &["src/clock"]),
 ];
 
-/// The one file with unsafe code, and the one of test builds: an allocator that counts can't be without.
-const UNSAFE_FILES: [&str; 2] = ["src/kafka/native.rs", "src/allocations.rs"];
+/// The one file with unsafe code; what stands in front of a function of librdkafka; and, in test builds, an allocator that counts.
+const UNSAFE_FILES: [&str; 3] = [
+    "src/kafka/native.rs",
+    "src/kafka/guard.rs",
+    "src/allocations.rs",
+];
 
 const FORBIDDEN_MODULES: &[&str] = &["common", "helpers", "inner", "misc", "types", "utils"];
 

@@ -400,21 +400,19 @@ unsafe fn described_topic_id(event: *mut sys::rd_kafka_event_t) -> Option<String
             return None;
         }
         let id = sys::rd_kafka_TopicDescription_topic_id(description);
-        Some(
-            CStr::from_ptr(sys::rd_kafka_Uuid_base64str(id))
-                .to_string_lossy()
-                .into_owned(),
-        )
+        let text = CStr::from_ptr(sys::rd_kafka_Uuid_base64str(id));
+        Some(text.to_string_lossy().into_owned())
     }
 }
 
 /// Whether the client knows a broker by the brokers' own word.
 pub(super) fn has_learned_brokers<C: ClientContext>(client: &Client<C>) -> bool {
     let mut count = 0;
-    // SAFETY: the client and the out parameter are live.
-    let ids = unsafe { sys::rd_kafka_brokers_learned_ids(client.native_ptr(), &raw mut count) };
-    // SAFETY: it was made for us, with librdkafka's allocator.
-    unsafe { sys::rd_kafka_mem_free(client.native_ptr(), ids.cast()) };
+    // SAFETY: the client and the out parameter are live; the list was made for us, with librdkafka's allocator.
+    unsafe {
+        let ids = sys::rd_kafka_brokers_learned_ids(client.native_ptr(), &raw mut count);
+        sys::rd_kafka_mem_free(client.native_ptr(), ids.cast());
+    }
     count > 0
 }
 
@@ -429,11 +427,10 @@ pub(super) fn begin_mock_groups_at_once<C: ClientContext>(client: &Client<C>) {
     /// Enough for the first member's own request to be answered in turn.
     const WAIT_MS: i32 = 50;
     // SAFETY: the client is alive, and with it its cluster; null is not one.
-    unsafe {
-        let cluster = sys::rd_kafka_handle_mock_cluster(client.native_ptr());
-        if !cluster.is_null() {
-            sys::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, WAIT_MS);
-        }
+    let cluster = unsafe { sys::rd_kafka_handle_mock_cluster(client.native_ptr()) };
+    if !cluster.is_null() {
+        // SAFETY: as above.
+        unsafe { sys::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, WAIT_MS) };
     }
 }
 

@@ -49,6 +49,7 @@
 //! - [`mix`]: all kinds of faults at random, over one another, and for hours
 //! - [`faults`]: the ten worst faults under load, and SIGTERM during them
 //! - [`limits`]: the same with a machine that gives too little, a clock that jumps, threads that panic
+//! - [`cluster`]: three brokers, of which one after the other goes
 //! - [`network`]: connections that are cut, silent, slow or narrow
 
 #![expect(
@@ -66,6 +67,7 @@ mod bad_input;
 mod browser;
 mod checker;
 mod child;
+mod cluster;
 mod demo;
 mod failover;
 mod faults;

@@ -69,6 +69,8 @@ pub struct Shape {
     /// More TOML, by section; a section may come again with other keys.
     pub consumer: &'static str,
     pub kafka: &'static str,
+    /// Others than those that all tests share.
+    pub brokers: Option<String>,
 }
 
 impl Default for Shape {
@@ -79,6 +81,7 @@ impl Default for Shape {
             workers: 2,
             consumer: "",
             kafka: "",
+            brokers: None,
         }
     }
 }
@@ -112,7 +115,10 @@ impl Pond {
             "[kafka]\nbrokers = \"{}\"\ntopic = \"{topic}\"\ngroup = \"{topic}\"\npartitions = {}\n\
              dead_letter_topic = \"{topic}.dlq\"\n{}\n[kafka.librdkafka]\n\"session.timeout.ms\" = \"3000\"\n\
              \"heartbeat.interval.ms\" = \"500\"\n\"reconnect.backoff.max.ms\" = \"500\"\n",
-            environment("MILLPOND_TEST_KAFKA"),
+            shape
+                .brokers
+                .clone()
+                .unwrap_or_else(|| environment("MILLPOND_TEST_KAFKA")),
             shape.partitions,
             shape.kafka,
         );
