@@ -125,8 +125,7 @@ impl<M: Member> Poller<M> {
     }
 
     fn bury(&mut self, assigned: Assigned<M::Queue>) {
-        self.end_tenure(&assigned.tenure);
-        let partition = assigned.partition;
+        let (partition, epoch) = (assigned.partition, assigned.tenure.epoch);
         self.shared
             .registry
             .partition(partition)
@@ -138,5 +137,7 @@ impl<M: Member> Poller<M> {
         }
         self.dead_epochs
             .push(assigned.into_dead(&self.shared.budget));
+        // Last: as long as it lives, what workers have in hand is decided by its edges.
+        self.end_tenure(partition, epoch);
     }
 }

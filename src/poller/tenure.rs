@@ -328,8 +328,8 @@ impl<M: Member> Poller<M> {
     }
 
     /// Tells the reader of the rules topic that an epoch has ended.
-    pub(super) fn end_tenure(&self, tenure: &Tenure) {
-        self.order(Order::End(tenure.partition, tenure.epoch));
+    pub(super) fn end_tenure(&self, partition: Partition, epoch: EpochId) {
+        self.order(Order::End(partition, epoch));
     }
 
     /// Where nobody decides nobody hears.

@@ -28,6 +28,9 @@ struct Edge {
     offset: i64,
     /// Where it stands in the rules topic.
     at: i64,
+    /// Somebody who owns the partition by now has deleted it. It counts here for as long as its epoch lives here: what is in a
+    /// worker's hands is decided by it.
+    deleted: bool,
 }
 
 /// A rule, and what this process has done with it.
@@ -87,6 +90,14 @@ impl State {
                 known.rule = rule;
             }
             Record::Edge(key, _) if key.incarnation != self.scope.incarnation => {}
+            Record::Edge(key, None) if self.has(key.partition, key.epoch) => {
+                let edges = self.edges.get_mut(&(key.rule, key.partition));
+                let is_this = |edge: &&mut Edge| (edge.kind, edge.epoch) == (key.kind, key.epoch);
+                let mut edges = edges.into_iter().flatten();
+                if let Some(edge) = edges.find(is_this) {
+                    edge.deleted = true;
+                }
+            }
             Record::Edge(key, offset) => {
                 let edges = self.edges.entry((key.rule, key.partition)).or_default();
                 let is_this = |edge: &Edge| (edge.kind, edge.epoch) == (key.kind, key.epoch);
@@ -100,6 +111,7 @@ impl State {
                     epoch: key.epoch,
                     offset,
                     at,
+                    deleted: false,
                 }));
             }
         }
@@ -107,13 +119,26 @@ impl State {
 
     /// A partition begins in this process.
     pub fn begin(&mut self, began: Began) {
-        self.tenures.insert(began.partition, began);
+        let partition = began.partition;
+        self.tenures.insert(partition, began);
+        self.drop_deleted(partition);
     }
 
     /// An epoch ended. A later one of the same partition may have begun.
     pub fn end(&mut self, partition: Partition, epoch: EpochId) {
         if self.has(partition, epoch) {
             self.tenures.remove(&partition);
+            self.drop_deleted(partition);
+        }
+    }
+
+    /// Edges that were kept for an epoch that lives here no more.
+    fn drop_deleted(&mut self, partition: Partition) {
+        let lives = self.tenures.get(&partition).map(|began| began.epoch);
+        for ((_, at), edges) in &mut self.edges {
+            if *at == partition {
+                edges.retain(|edge| !edge.deleted || Some(edge.epoch) == lives);
+            }
         }
     }
 

@@ -230,6 +230,23 @@ fn an_edge_that_was_sent_twice_stands_where_it_was_first() {
 }
 
 #[test]
+fn an_edge_that_the_next_owner_deletes_counts_here_until_its_epoch_ends() {
+    let rule = rule(1, Target::App(APP));
+    let mut state = reads(&[Record::Rule(rule.clone())], Some(began(7, None, 0)));
+    state.read(edge(&rule, EdgeKind::Begin, 7, 18), 1);
+    state.read(edge(&rule, EdgeKind::Begin, 8, 18), 2);
+    let Record::Edge(own, _) = edge(&rule, EdgeKind::Begin, 7, 18) else {
+        unreachable!()
+    };
+    state.read(Record::Edge(own, None), 3);
+    assert!(!skips(&mut state, 17) && skips(&mut state, 21));
+    assert!(state.has_edge(&own) && lacking(&mut state).is_empty());
+    state.end(P, EpochId(7));
+    assert!(!state.has_edge(&own), "nobody needs it any more");
+    assert!(skips(&mut state, 21), "by the next owner's");
+}
+
+#[test]
 fn edges_of_another_life_of_the_topic_do_not_count() {
     let of_app = rule(1, Target::App(APP));
     let key = EdgeKey {
