@@ -15,6 +15,7 @@ use crate::observe::{Registry, admin, log, process, summary};
 use crate::pipeline::control::Control;
 use crate::pipeline::workers_api::with_workers;
 use crate::pipeline::{self, BaselineLimit, RunOptions};
+use crate::sink::connect::CONNECTION_FILES;
 use crate::sync::{Ordering, SignalFlag};
 use crate::worker::SinkKind;
 use anyhow::Context;
@@ -32,10 +33,8 @@ pub(super) const ADMIN_STOP: Duration = Duration::from_secs(1);
 const FILES_BESIDE: usize = 80;
 /// A Kafka client with some brokers, and what its threads are woken by.
 const FILES_OF_GROUP: usize = 40;
-/// A connection to Postgres: its socket, and what it is waited for with.
-const FILES_OF_CONNECTION: usize = 6;
 /// Connections that look things up.
-const FILES_OF_SHARD: usize = 3 * FILES_OF_CONNECTION;
+const FILES_OF_SHARD: usize = 3 * CONNECTION_FILES;
 
 /// Of an environment that names a process manager who is none.
 pub(super) const CANT_NOTIFY: &str =
@@ -166,7 +165,7 @@ pub(crate) fn consume<H>(
 /// Raises this process' limit of open files to what it may need.
 fn make_room_for_files(config: &Config) -> anyhow::Result<()> {
     let workers: usize = config.shards.iter().map(|shard| shard.workers).sum();
-    let of_group = FILES_OF_GROUP + workers * FILES_OF_CONNECTION;
+    let of_group = FILES_OF_GROUP + workers * CONNECTION_FILES;
     let groups = config.consumer.core_groups.len().max(1);
     let wanted = (FILES_BESIDE + config.shards.len() * FILES_OF_SHARD + groups * of_group) as u64;
     let allowed = process::raise_file_limit(wanted);

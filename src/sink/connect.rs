@@ -34,7 +34,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 
 /// Files that a connection opens: its socket, and what the driver's own runtime waits with.
-const CONNECTION_FILES: usize = 6;
+pub const CONNECTION_FILES: usize = 6;
 
 /// Where the systems keep their root certificates; OpenSSL is built in and does not know it.
 const SYSTEM_ROOTS: [&str; 5] = [
