@@ -10,7 +10,7 @@ mod measured;
 use anyhow::{bail, ensure};
 use measured::{Began, load_config};
 use millpond::config::Config;
-use millpond::ids::Partition;
+use millpond::ids::{OffsetAndEpoch, Partition};
 use millpond::kafka::admin::Admin;
 use millpond::kafka::consumer::{Event, GroupConsumer};
 use millpond::kafka::membership::Membership;
@@ -127,7 +127,11 @@ impl Reading {
         let mut starts = vec![];
         for partition in partitions {
             self.queues[partition.index()] = Some(self.consumer.take_queue(*partition));
-            starts.push((*partition, self.extents[partition.index()].0));
+            let start = OffsetAndEpoch {
+                offset: self.extents[partition.index()].0,
+                leader_epoch: -1,
+            };
+            starts.push((*partition, start));
             self.ready.mark(*partition);
         }
         Ok(self.consumer.assign(&starts)?)

@@ -43,6 +43,16 @@ pub struct Position {
     pub offset: i64,
 }
 
+/// An offset of a partition, and the leader epoch up to which the log below it was read: one no lower than that of any record there. -1
+/// where nobody knows. A log that was cut off since and written anew is known by it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OffsetAndEpoch {
+    /// The offset.
+    pub offset: i64,
+    /// The leader epoch.
+    pub leader_epoch: i32,
+}
+
 /// One assignment of a partition to a process: no two epochs of a topic have the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EpochId(pub u64);

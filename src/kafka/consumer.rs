@@ -5,10 +5,11 @@
 //! can be drained while the others go on.
 
 use super::bootstrap::Bootstrap;
+use super::leader_epochs::{leader_epochs, set_leader_epochs};
 use super::membership::Membership;
 use super::native::{EventQueue, PartitionQueue, cached_end_offset};
 use crate::config::checked::Kafka;
-use crate::ids::{Note, Partition};
+use crate::ids::{Note, OffsetAndEpoch, Partition};
 use crate::observe::recorder::PartitionAlarm;
 use crate::ready::ReadySet;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
@@ -17,10 +18,12 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use rdkafka::types::RDKafkaRespErr;
 use std::{cell::Cell, ffi::CString, mem, sync::Arc, time::Duration, time::Instant};
 
+/// librdkafka's own thread answers at once, unless it ends.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
 /// While a commit is waited for, its result is looked for this often; it mostly wakes us.
 const COMMIT_LOOK: Duration = Duration::from_millis(20);
 
@@ -30,7 +33,7 @@ pub struct Commit {
     /// Which one.
     pub partition: Partition,
     /// Everything below is finished.
-    pub offset: i64,
+    pub place: OffsetAndEpoch,
     /// What stands beside it.
     pub note: Note,
 }
@@ -152,19 +155,31 @@ impl ConsumerContext for Context {
 /// The commits of a list that the coordinator took.
 fn taken(offsets: &TopicPartitionList) -> Vec<Commit> {
     let elements = offsets.elements();
-    let taken = elements.iter().filter(|element| element.error().is_ok());
+    let places = elements.iter().zip(places(offsets));
+    let taken = places.filter(|(element, _)| element.error().is_ok());
     taken
-        .filter_map(|element| {
-            let Offset::Offset(offset) = element.offset() else {
-                return None;
-            };
+        .filter_map(|(element, place)| {
             Some(Commit {
                 partition: Partition(element.partition()),
-                offset,
+                place: place?,
                 note: Note::parse(element.metadata())?,
             })
         })
         .collect()
+}
+
+/// The offsets of a list with their leader epochs; `None` for those that are none.
+fn places(list: &TopicPartitionList) -> Vec<Option<OffsetAndEpoch>> {
+    let elements = list.elements();
+    let elements = elements.iter().zip(leader_epochs(list));
+    let places = elements.map(|(element, leader_epoch)| match element.offset() {
+        Offset::Offset(offset) => Some(OffsetAndEpoch {
+            offset,
+            leader_epoch,
+        }),
+        _ => None,
+    });
+    places.collect()
 }
 
 /// What librdkafka waits for before the group can go on. It asks for one thing at a time.
@@ -255,9 +270,38 @@ impl GroupConsumer {
 
     /// Fetching begins at these offsets. Also answers [`Event::Assigned`]: with those of its partitions whose beginning is
     /// known, maybe with none; the others follow.
-    pub fn assign(&self, starts: &[(Partition, i64)]) -> Result<(), KafkaError> {
-        self.awaited.set(None);
+    pub fn assign(&self, starts: &[(Partition, OffsetAndEpoch)]) -> Result<(), KafkaError> {
+        let awaited = self.awaited.take();
+        self.awaited
+            .set(awaited.filter(|awaited| !matches!(awaited, Awaited::Assign)));
         self.client.incremental_assign(&self.list(starts)?)
+    }
+
+    /// Reads a partition that is assigned from there again, after the broker was asked whether its log was cut off below since.
+    /// If it was, an error comes in place of the messages: [`cut_in`] tells where. What was read and is still in the queue
+    /// does not come any more.
+    pub fn validate(&self, partition: Partition, from: OffsetAndEpoch) -> Result<(), KafkaError> {
+        let list = self.list(&[(partition, from)])?;
+        let sought = self.client.seek_partitions(list, SEEK_TIMEOUT)?;
+        sought
+            .elements()
+            .iter()
+            .try_for_each(TopicPartitionListElem::error)
+    }
+
+    /// Whether the group waits for an answer, maybe to an event that nobody has seen yet. Whatever is unassigned then, librdkafka takes
+    /// for it.
+    pub fn awaits_answer(&self) -> bool {
+        let awaited = self.awaited.take();
+        let is_awaited = awaited.is_some();
+        self.awaited.set(awaited);
+        let events = self.client.context().events.lock();
+        let mut events = events.iter();
+        let is_question = |event: &Event| match event {
+            Event::Assigned(_) | Event::Revoked(_) | Event::Lost(_) => true,
+            Event::Committed(_) | Event::Error(_) | Event::Fatal(_) => false,
+        };
+        is_awaited || events.any(is_question)
     }
 
     /// Answers [`Event::Revoked`] and [`Event::Lost`]. Queues of these partitions must be dropped before.
@@ -276,12 +320,12 @@ impl GroupConsumer {
 
     /// Sends the offsets to the group coordinator; the result comes as [`Event::Committed`].
     pub fn commit(&self, commits: &[Commit]) -> Result<(), CommitError> {
-        let mut list = TopicPartitionList::with_capacity(commits.len());
-        for commit in commits {
-            let mut element = list.add_partition(&self.topic, commit.partition.0);
-            element
-                .set_offset(Offset::Offset(commit.offset))
-                .map_err(CommitError)?;
+        let places: Vec<_> = commits
+            .iter()
+            .map(|commit| (commit.partition, commit.place))
+            .collect();
+        let list = self.list(&places).map_err(CommitError)?;
+        for (mut element, commit) in list.elements().into_iter().zip(commits) {
             element.set_metadata(commit.note.to_string());
         }
         self.events
@@ -331,21 +375,15 @@ impl GroupConsumer {
         }
     }
 
-    /// The offset behind the last message read from each assigned partition, past control records too. A partition of which
-    /// nothing was read yet is left out.
-    pub fn positions(&self) -> Result<Vec<(Partition, i64)>, KafkaError> {
+    /// The offset behind the last message read from each assigned partition, past control records too, and the leader epoch of
+    /// that. A partition of which nothing was read yet is left out.
+    pub fn positions(&self) -> Result<Vec<(Partition, OffsetAndEpoch)>, KafkaError> {
         let list = self.client.position()?;
-        let offset = |offset| {
-            if let Offset::Offset(offset) = offset {
-                Some(offset)
-            } else {
-                None
-            }
-        };
         let positions = list.elements();
         let known = positions
             .iter()
-            .filter_map(|at| Some((Partition(at.partition()), offset(at.offset())?)));
+            .zip(places(&list))
+            .filter_map(|(at, place)| Some((Partition(at.partition()), place?)));
         Ok(known.collect())
     }
 
@@ -380,11 +418,18 @@ impl GroupConsumer {
         drop(client);
     }
 
-    fn list(&self, offsets: &[(Partition, i64)]) -> Result<TopicPartitionList, KafkaError> {
-        let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for (partition, offset) in offsets {
-            list.add_partition_offset(&self.topic, partition.0, Offset::Offset(*offset))?;
+    fn list(
+        &self,
+        places: &[(Partition, OffsetAndEpoch)],
+    ) -> Result<TopicPartitionList, KafkaError> {
+        let mut list = TopicPartitionList::with_capacity(places.len());
+        for (partition, place) in places {
+            list.add_partition_offset(&self.topic, partition.0, Offset::Offset(place.offset))?;
         }
+        set_leader_epochs(
+            &mut list,
+            places.iter().map(|(_, place)| place.leader_epoch),
+        );
         Ok(list)
     }
 }
@@ -403,8 +448,17 @@ pub fn stops_partition(error: RDKafkaErrorCode) -> PartitionAlarm {
     }
 }
 
+/// Where a log was cut off, by the text that stands in place of its messages; `None` where it tells of something else. librdkafka
+/// has it nowhere else (`rd_kafka_toppar_handle_OffsetForLeaderEpoch`).
+pub fn cut_in(explanation: &str) -> Option<i64> {
+    let (_, cut) = explanation.split_once("truncation detected at ")?;
+    let (_, end) = cut.split_once("broker end offset is ")?;
+    let digits = end.split(|byte: char| !byte.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}
+
 /// What a group has committed of a partition, and what stands beside it.
-pub type Committed = (Partition, Option<i64>, Option<Note>);
+pub type Committed = (Partition, Option<OffsetAndEpoch>, Option<Note>);
 
 /// Looks offsets up in the name of a [`GroupConsumer`], on another thread than its poller's.
 pub struct Lookup {
@@ -425,15 +479,10 @@ impl Lookup {
         }
         let answer = self.client.committed_offsets(list, timeout)?;
         let mut committed = Vec::with_capacity(partitions.len());
-        for element in answer.elements() {
+        for (element, place) in answer.elements().iter().zip(places(&answer)) {
             element.error()?;
-            let offset = if let Offset::Offset(offset) = element.offset() {
-                Some(offset)
-            } else {
-                None
-            };
             let note = Note::parse(element.metadata());
-            committed.push((Partition(element.partition()), offset, note));
+            committed.push((Partition(element.partition()), place, note));
         }
         Ok(committed)
     }

@@ -1,9 +1,9 @@
 //! What a poller asks of Kafka, apart from how librdkafka does it: the simulation puts a group of its own in its place. Each
 //! call here is the one of the same name there, where its doc is.
 
-use super::consumer::{Commit, CommitError, Event, GroupConsumer};
+use super::consumer::{Commit, CommitError, Event, GroupConsumer, cut_in};
 use super::native::{Message, PartitionQueue};
-use crate::ids::Partition;
+use crate::ids::{OffsetAndEpoch, Partition};
 use std::time::Duration;
 
 pub use rdkafka::error::KafkaError as ClientError;
@@ -19,7 +19,11 @@ pub trait Member {
     /// See [`GroupConsumer::take_queue`].
     fn take_queue(&self, partition: Partition) -> Self::Queue;
     /// See [`GroupConsumer::assign`].
-    fn assign(&self, starts: &[(Partition, i64)]) -> Result<(), ClientError>;
+    fn assign(&self, starts: &[(Partition, OffsetAndEpoch)]) -> Result<(), ClientError>;
+    /// See [`GroupConsumer::validate`].
+    fn validate(&self, partition: Partition, from: OffsetAndEpoch) -> Result<(), ClientError>;
+    /// See [`GroupConsumer::awaits_answer`].
+    fn awaits_answer(&self) -> bool;
     /// See [`GroupConsumer::unassign`].
     fn unassign(&self, partitions: &[Partition]) -> Result<(), ClientError>;
     /// See [`GroupConsumer::commit`].
@@ -29,7 +33,7 @@ pub trait Member {
     /// See [`GroupConsumer::commit_and_wait`].
     fn commit_and_wait(&self, commits: &[Commit], within: Duration) -> Result<(), CommitError>;
     /// See [`GroupConsumer::positions`].
-    fn positions(&self) -> Result<Vec<(Partition, i64)>, ClientError>;
+    fn positions(&self) -> Result<Vec<(Partition, OffsetAndEpoch)>, ClientError>;
     /// See [`GroupConsumer::end_offset`].
     fn end_offset(&self, partition: Partition) -> Option<i64>;
     /// See [`GroupConsumer::close`].
@@ -61,6 +65,8 @@ pub trait Record {
     fn timestamp_ms(&self) -> i64;
     /// See [`Message::for_each_header`].
     fn for_each_header(&self, each: impl FnMut(&[u8], Option<&[u8]>));
+    /// Of an error: where the log was cut off, if that is what it tells.
+    fn cut_at(&self) -> Option<i64>;
 }
 
 impl Member for GroupConsumer {
@@ -72,8 +78,14 @@ impl Member for GroupConsumer {
     fn take_queue(&self, partition: Partition) -> PartitionQueue {
         self.take_queue(partition)
     }
-    fn assign(&self, starts: &[(Partition, i64)]) -> Result<(), ClientError> {
+    fn assign(&self, starts: &[(Partition, OffsetAndEpoch)]) -> Result<(), ClientError> {
         self.assign(starts)
+    }
+    fn validate(&self, partition: Partition, from: OffsetAndEpoch) -> Result<(), ClientError> {
+        self.validate(partition, from)
+    }
+    fn awaits_answer(&self) -> bool {
+        self.awaits_answer()
     }
     fn unassign(&self, partitions: &[Partition]) -> Result<(), ClientError> {
         self.unassign(partitions)
@@ -87,7 +99,7 @@ impl Member for GroupConsumer {
     fn commit_and_wait(&self, commits: &[Commit], within: Duration) -> Result<(), CommitError> {
         self.commit_and_wait(commits, within)
     }
-    fn positions(&self) -> Result<Vec<(Partition, i64)>, ClientError> {
+    fn positions(&self) -> Result<Vec<(Partition, OffsetAndEpoch)>, ClientError> {
         self.positions()
     }
     fn end_offset(&self, partition: Partition) -> Option<i64> {
@@ -127,5 +139,8 @@ impl Record for Message {
     }
     fn for_each_header(&self, each: impl FnMut(&[u8], Option<&[u8]>)) {
         self.for_each_header(each);
+    }
+    fn cut_at(&self) -> Option<i64> {
+        cut_in(&String::from_utf8_lossy(self.value()?))
     }
 }

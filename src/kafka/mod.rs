@@ -1,11 +1,13 @@
 //! The one door to librdkafka: no other room names its crates.
 //!
 //! Clients that apply: the group consumer (`consumer`) and the producer. Clients that look: `admin` for what the brokers
-//! know, `reader` for records outside any group, `lag` for both together. All unsafe code is in `native`.
+//! know, `reader` for records outside any group, `lag` for both together. Unsafe code is in `native` and
+//! `leader_epochs`.
 
 // What all clients share.
 mod bootstrap;
 pub mod client;
+mod leader_epochs;
 pub mod native;
 // In: the group's member, and reading without joining it.
 pub mod consumer;

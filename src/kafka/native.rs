@@ -1,4 +1,4 @@
-//! All of the crate's unsafe code: what librdkafka has and rust-rdkafka has no call for. Queues of single partitions, their
+//! Nearly all of the crate's unsafe code: what librdkafka has and rust-rdkafka has no call for. Queues of single partitions, their
 //! batch read and wake-up, the leader epoch of a message, cached end offsets, the topic's id.
 //!
 //! A batch is never read from the consumer's own queue: without a rebalance callback librdkafka would drop the

@@ -245,7 +245,7 @@ pub struct PollerRecorder {
 pub struct PartitionRecorder {
     /// Whether this process has the partition.
     pub assigned: AtomicBool,
-    /// Why the partition stands still: 0 no, else an alarm (see [`PartitionAlarm`]).
+    /// Why the partition stands still, or stood still: 0 no, else an alarm (see [`PartitionAlarm`]).
     pub alarm: Gauge,
     /// Messages in memory.
     pub in_memory_messages: Gauge,

@@ -44,7 +44,11 @@ impl<M: Member> Poller<M> {
                 .filter(|assigned| is_idle(assigned));
             let finished = idle.map(|assigned| assigned.finished());
             let partition = Partition(i32::try_from(index).expect("partitions fit Kafka's i32"));
-            if !self.silence[index].look(finished, *end) || self.is_revoking(partition) {
+            if !self.silence[index].look(finished, *end) {
+                continue;
+            }
+            if !self.assign_anew(partition)? {
+                self.silence[index] = Silence::default();
                 continue;
             }
             self.recorder.silent.add(1);
@@ -54,30 +58,40 @@ impl<M: Member> Poller<M> {
                 end,
                 "no message comes although the broker has some: the partition is assigned anew"
             );
+        }
+        Ok(())
+    }
+
+    /// Goes on behind records that are gone, once what was read before is finished, and where that is can be committed: behind
+    /// the end of a log that was cut off, the next look-up knows nothing else.
+    pub(super) fn go_on_behind_gaps(&mut self) -> Result<(), String> {
+        let never_commits = self.settings.commit_interval.is_none();
+        let assigned = self.assigned.iter().flatten();
+        let at_gap = assigned.filter(|assigned| {
+            let may_commit = assigned.tenure.may_commit() || never_commits;
+            assigned.skips_gap && has_nothing(assigned) && may_commit
+        });
+        let at_gap: Vec<Partition> = at_gap.map(|assigned| assigned.partition).collect();
+        for partition in at_gap {
             self.assign_anew(partition)?;
         }
         Ok(())
     }
 
-    /// Goes on behind records that are gone, once what was read before is finished.
-    pub(super) fn go_on_behind_gaps(&mut self) -> Result<(), String> {
-        let assigned = self.assigned.iter().flatten();
-        let at_gap = assigned.filter(|assigned| assigned.skips_gap && has_nothing(assigned));
-        let at_gap: Vec<Partition> = at_gap.map(|assigned| assigned.partition).collect();
-        for partition in at_gap {
-            if !self.is_revoking(partition) {
-                self.assign_anew(partition)?;
-            }
+    /// False while partitions move: the client would take this one for its answer to the group. To be tried again.
+    fn assign_anew(&mut self, partition: Partition) -> Result<bool, String> {
+        if self.consumer.awaits_answer() {
+            return Ok(false);
         }
-        Ok(())
-    }
-
-    fn assign_anew(&mut self, partition: Partition) -> Result<(), String> {
         self.commit_and_wait(&[partition]);
+        // The wait serves the client's events as well.
+        if self.consumer.awaits_answer() {
+            return Ok(false);
+        }
         self.give_up(&[partition]);
         self.unassign(&[partition])?;
         self.look_up(vec![partition]);
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -1,11 +1,12 @@
 //! One assigned partition: its queue, its slots and bytes, how far it is. And what all partitions of a process share.
 
 use super::PollerSettings;
+use super::ground::Ground;
 use super::lookup::Start;
 use super::tenure::Tenure;
 use crate::commit::Tracker;
 use crate::dispatch::Origin;
-use crate::ids::Partition;
+use crate::ids::{OffsetAndEpoch, Partition};
 use crate::kafka::member::Queue;
 use crate::kafka::native::PartitionQueue;
 use crate::observe::recorder::PartitionRecorder;
@@ -116,6 +117,10 @@ pub struct Assigned<Q: Queue = PartitionQueue> {
     pub stopped: bool,
     /// It stands at records that are gone and goes on behind them, once what was read before is finished.
     pub skips_gap: bool,
+    /// Where its log was cut off, if it goes on there.
+    cut_at: Option<i64>,
+    /// What its beginning stands on.
+    pub ground: Ground,
     /// It counts for what this process may write to its shard.
     pub may_write: bool,
     /// How far it may be dispatched.
@@ -155,6 +160,8 @@ impl<Q: Queue> Assigned<Q> {
                 .unwrap_or(-1),
             stopped: start.stopped,
             skips_gap: false,
+            cut_at: None,
+            ground: Ground::of(start),
             may_write: true,
             tenure,
             end_at_start: start.end,
@@ -196,7 +203,8 @@ impl<Q: Queue> Assigned<Q> {
     }
 
     /// A message was received: the consumer's position is its offset + 1.
-    pub fn received_message(&mut self) {
+    pub fn received_message(&mut self, leader_epoch: i32) {
+        self.ground.read_up_to(leader_epoch);
         self.position_is_trusted = true;
     }
 
@@ -206,21 +214,28 @@ impl<Q: Queue> Assigned<Q> {
     }
 
     /// The consumer's position. It counts as finished when nothing is in memory.
-    pub fn reached(&mut self, position: i64) {
+    pub fn reached(&mut self, position: OffsetAndEpoch) {
         self.tracker.advance();
         if self.position_is_trusted && self.tracker.in_flight() == 0 && self.held.is_empty() {
-            self.finished = self.finished.max(position);
+            self.finished = self.finished.max(position.offset);
+            self.ground.read_up_to(position.leader_epoch);
         }
+    }
+
+    /// The log was cut off there, and is to be read from there on: what was finished behind it is gone.
+    pub fn goes_back_to(&mut self, cut: i64) {
+        self.cut_at = Some(cut);
     }
 
     /// Everything below this offset is finished.
     pub fn finished(&self) -> i64 {
         let watermark = self.tracker.watermark().unwrap_or(self.finished);
-        if self.tracker.in_flight() == 0 {
+        let finished = if self.tracker.in_flight() == 0 {
             watermark.max(self.finished)
         } else {
             watermark
-        }
+        };
+        self.cut_at.map_or(finished, |cut| finished.min(cut))
     }
 
     /// The last commit did not arrive.

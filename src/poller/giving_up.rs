@@ -10,6 +10,7 @@ use super::assignment::Assigned;
 use crate::fault;
 use crate::ids::Partition;
 use crate::kafka::member::Member;
+use crate::observe::recorder::PartitionAlarm;
 use crate::sync::Ordering;
 use std::time::{Duration, Instant};
 
@@ -37,7 +38,7 @@ impl Revoking {
     }
 
     /// Their epochs have ended.
-    pub(super) fn is_over(partitions: Vec<Partition>) -> Self {
+    pub(super) fn given_up(partitions: Vec<Partition>) -> Self {
         Self {
             partitions,
             is_given_up: true,
@@ -53,7 +54,7 @@ impl<M: Member> Poller<M> {
             if !revoking.is_given_up && self.are_drained(&revoking) {
                 self.commit_and_wait(&revoking.partitions);
                 self.give_up(&revoking.partitions);
-                revoking = Revoking::is_over(revoking.partitions);
+                revoking = Revoking::given_up(revoking.partitions);
             }
             if !revoking.is_given_up || self.waits_for_commits(&revoking) {
                 self.revoking.push_front(revoking);
@@ -61,6 +62,11 @@ impl<M: Member> Poller<M> {
             }
             if let Err(why) = self.unassign(&revoking.partitions) {
                 tracing::error!(error = why, "giving partitions up");
+            }
+            // Not before: what went on behind a gap keeps its alarm, for somebody to see it.
+            for partition in revoking.partitions {
+                let gauges = self.shared.registry.partition(partition);
+                gauges.alarm.set(PartitionAlarm::None as i64);
             }
         }
     }

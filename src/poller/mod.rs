@@ -12,6 +12,7 @@
 //! - [`receive`]: what a message in hand becomes
 //! - [`progress`]: what is finished: committed, and shown
 //! - `giving_up`: partitions on their way to somebody else
+//! - [`ground`]: whether the log is still the one that was read
 //! - [`tenure`]: how far an epoch may dispatch, and whether all rules are decided
 //! - [`anew`]: partitions that are assigned anew, as they have gone silent or lost records
 //! - `traced`: which rounds and commits are traced
@@ -21,6 +22,7 @@ pub mod anew;
 pub mod assignment;
 mod close;
 mod giving_up;
+pub mod ground;
 pub mod lookup;
 pub mod progress;
 pub mod receive;
@@ -30,12 +32,12 @@ mod traced;
 use crate::config::checked::OnLostRecords;
 use crate::dispatch::Dispatch;
 use crate::fault;
-use crate::ids::{EpochId, Partition};
+use crate::ids::{EpochId, OffsetAndEpoch, Partition};
 use crate::kafka::consumer::{Event, GroupConsumer};
 use crate::kafka::dead_letters::DeadLetterSender;
 use crate::kafka::member::Member;
 use crate::observe::Registry;
-use crate::observe::recorder::PollerRecorder;
+use crate::observe::recorder::{PartitionAlarm, PollerRecorder};
 use crate::partitioner::Partitioner;
 use crate::ready::ReadySet;
 use crate::rules::Rules;
@@ -289,7 +291,7 @@ impl<M: Member> Poller<M> {
                     );
                     self.begin_no_more(&partitions);
                     self.give_up(&partitions);
-                    self.revoking.push_back(Revoking::is_over(partitions));
+                    self.revoking.push_back(Revoking::given_up(partitions));
                 }
                 Event::Committed(Ok(commits)) => {
                     fault::crash_point("after-commit");
@@ -374,27 +376,29 @@ impl<M: Member> Poller<M> {
             self.assigned[start.partition.index()] = Some(Box::new(assigned));
             self.shared.budget.assigned_changed(1);
             self.rate_of(start.partition).partition_comes();
-            gauges.alarm.set(start.alarm as i64);
+            if start.alarm != PartitionAlarm::None {
+                gauges.alarm.set(start.alarm as i64);
+            }
             gauges.assigned.store(true, Ordering::Relaxed);
             // Messages may be in the queue before the callback could see it turn from empty.
             self.ready.mark(start.partition);
         }
         self.count_assigned();
-        let mut offsets: Vec<_> = starts
+        let mut places: Vec<_> = starts
             .iter()
-            .map(|start| (start.partition, start.offset))
+            .map(|start| (start.partition, start.place()))
             .collect();
         if fault::mutant("a-partition-goes-silent") {
             let was_silenced =
                 |partition: &Partition| self.silence[partition.index()] != Silence::default();
-            offsets.retain(|(partition, _)| *partition != Partition(0) || was_silenced(partition));
+            places.retain(|(partition, _)| *partition != Partition(0) || was_silenced(partition));
         }
-        self.assign(&offsets)
+        self.assign(&places)
     }
 
-    fn assign(&self, offsets: &[(Partition, i64)]) -> Result<(), String> {
+    fn assign(&self, starts: &[(Partition, OffsetAndEpoch)]) -> Result<(), String> {
         self.consumer
-            .assign(offsets)
+            .assign(starts)
             .map_err(|error| format!("assigning partitions failed: {error}"))
     }
 

@@ -44,7 +44,7 @@ impl<M: Member> Poller<M> {
                 let note = assigned.tenure.note(now);
                 Some(Commit {
                     partition,
-                    offset,
+                    place: assigned.ground.place(offset),
                     note,
                 })
             })
@@ -56,7 +56,7 @@ impl<M: Member> Poller<M> {
                 self.recorder.commits.add(1);
                 for commit in commits {
                     if let Some(assigned) = &mut self.assigned[commit.partition.index()] {
-                        assigned.committed = commit.offset;
+                        assigned.committed = commit.place.offset;
                     }
                 }
             }
@@ -122,7 +122,7 @@ impl<M: Member> Poller<M> {
             if offset >= 0 && assigned.tenure.may_commit() {
                 commits.push(Commit {
                     partition: *partition,
-                    offset,
+                    place: assigned.ground.place(offset),
                     note: assigned.tenure.last_note(),
                 });
             }

@@ -32,6 +32,9 @@ impl<M: Member> Poller<M> {
 
     fn visit_assigned(&mut self, assigned: &mut Assigned<M::Queue>) -> bool {
         assigned.tracker.advance();
+        if !self.ask_about_ground(assigned) {
+            return false;
+        }
         let share = self.shared.budget.share();
         // What was held back came from a read that may have left more.
         let mut more = !assigned.held.is_empty();
@@ -48,6 +51,11 @@ impl<M: Member> Poller<M> {
         let (mut messages, mut bytes) = (0, 0);
         while let Some(message) = assigned.held.front() {
             let offset = message.offset();
+            if message.error().is_none() && !assigned.ground.bears(message.leader_epoch()) {
+                assigned.held.clear();
+                more = true;
+                break;
+            }
             if message.error().is_none() && !assigned.tenure.admits(offset) {
                 // A new ceiling, or what was waited for, marks the partition again.
                 self.wait_for_tenure(&mut assigned.tenure, offset);
@@ -90,6 +98,25 @@ impl<M: Member> Poller<M> {
         more
     }
 
+    /// Where the log may have been cut off below the beginning, the client begins again and asks the broker. False if it
+    /// couldn't yet; the partition is visited again before long.
+    fn ask_about_ground(&self, assigned: &mut Assigned<M::Queue>) -> bool {
+        let Some(from) = assigned.ground.doubted().filter(|_| !assigned.stopped) else {
+            return true;
+        };
+        match self.consumer.validate(assigned.partition, from) {
+            Ok(()) => {
+                assigned.ground.is_asked();
+                true
+            }
+            // It has not begun at all, as librdkafka waits for commits and for partitions that it gives up.
+            Err(error) => {
+                tracing::debug!(partition = assigned.partition.0, error = %error, "asking whether the log was cut off");
+                false
+            }
+        }
+    }
+
     /// The incident's consumer: one limit for all partitions of the process.
     fn process_is_full(&self, visited: &Assigned<M::Queue>) -> bool {
         self.settings.in_memory_max_per_process.is_some_and(|max| {
@@ -113,7 +140,7 @@ impl<M: Member> Poller<M> {
             self.receive_error(assigned, message);
             return;
         }
-        assigned.received_message();
+        assigned.received_message(message.leader_epoch());
         assigned.tenure.dispatched(message.offset());
         let slot = assigned.tracker.claim(Claim {
             offset: message.offset(),
@@ -187,26 +214,43 @@ impl<M: Member> Poller<M> {
             .partition(assigned.partition)
             .alarm
             .set(alarm as i64);
+        let cut = message.cut_at();
         assigned.skips_gap = alarm == PartitionAlarm::RecordsLost
             && self.settings.on_lost_records == OnLostRecords::Skip;
-        let what_follows = match alarm {
-            _ if assigned.skips_gap => "going on behind them once what was read before is finished",
-            PartitionAlarm::RecordsLost => {
-                "the partition stands still. Bring them back, or set consumer.on_lost_records = \"skip\" and restart to go on \
-                 behind them"
-            }
-            _ => {
-                "the partition stands still. Let a replica lead that is whole; if there is none, stop the group and move its offset \
-                 behind the batch with Kafka's own tools, which leaves the batch's updates out"
-            }
-        };
+        if let Some(cut) = cut.filter(|_| assigned.skips_gap) {
+            assigned.goes_back_to(cut);
+        }
         tracing::error!(
             partition = assigned.partition.0,
             offset = message.offset(),
             error = %error,
             %explanation,
-            "records that were not applied yet are gone or can't be read; {what_follows}"
+            cut,
+            "records that were not applied yet are gone or can't be read; {}",
+            what_follows(alarm, assigned.skips_gap, cut.is_some())
         );
+    }
+}
+
+/// For whoever has to act.
+fn what_follows(alarm: PartitionAlarm, skips: bool, is_cut: bool) -> &'static str {
+    match (alarm, skips, is_cut) {
+        (_, true, true) => {
+            "going on where the log was cut off, once what was read before is finished"
+        }
+        (_, true, false) => "going on behind them once what was read before is finished",
+        (PartitionAlarm::RecordsLost, false, true) => {
+            "the partition stands still: its log was cut off, and written anew by a leader that lacked its end. Set \
+             consumer.on_lost_records = \"skip\" and restart to go on at the cut"
+        }
+        (PartitionAlarm::RecordsLost, false, false) => {
+            "the partition stands still. Bring them back, or set consumer.on_lost_records = \"skip\" and restart to go on \
+             behind them"
+        }
+        _ => {
+            "the partition stands still. Let a replica lead that is whole; if there is none, stop the group and move its offset \
+             behind the batch with Kafka's own tools, which leaves the batch's updates out"
+        }
     }
 }
 

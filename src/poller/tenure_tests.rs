@@ -18,6 +18,7 @@ fn start(offset: i64, frontier: i64) -> Start {
         offset,
         end: offset,
         committed: Some(offset),
+        leader_epoch: -1,
         stopped: false,
         alarm: PartitionAlarm::None,
         before: None,

@@ -2,7 +2,7 @@
 //! move one step at a time, as with cooperative-sticky; a member that is declared dead is told late.
 
 use super::world::{Chance, PARTITIONS};
-use crate::ids::{EpochId, Note, Partition};
+use crate::ids::{EpochId, Note, OffsetAndEpoch, Partition};
 use crate::kafka::consumer::{Commit, CommitError, Event};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -23,9 +23,21 @@ pub struct Reader {
     /// The next offset to be read; `None` before it is assigned.
     pub next: Option<i64>,
     /// What the client says of its position.
-    pub position: Option<i64>,
+    pub position: Option<OffsetAndEpoch>,
+    /// Up to which leader epoch it has read; -1 if it doesn't know.
+    pub leader_epoch: i32,
+    /// Of which leader it knows that its log holds what was read before; `None`: it has to ask.
+    pub leader: Option<i32>,
     /// It has told of an error, and reads no more.
     pub broken: bool,
+}
+
+impl Reader {
+    fn begin(&mut self, from: OffsetAndEpoch) {
+        self.next = Some(from.offset);
+        self.leader_epoch = from.leader_epoch;
+        self.position = None;
+    }
 }
 
 /// A commit that is on its way.
@@ -75,7 +87,7 @@ pub struct Group {
     pub owner: Vec<Option<usize>>,
     target: Vec<Option<usize>>,
     /// By partition.
-    pub committed: Vec<Option<i64>>,
+    pub committed: Vec<Option<OffsetAndEpoch>>,
     /// By partition: what stands beside that.
     pub notes: Vec<Option<Note>>,
     /// By partition: whose notes stood there before.
@@ -264,30 +276,60 @@ impl Group {
         assert!(before.is_none(), "partition {partition} begins twice");
     }
 
-    /// The poller answers that something was assigned, and where reading begins.
-    pub fn assign(&mut self, member: usize, starts: &[(Partition, i64)]) {
+    /// The poller answers that something was assigned, and where reading begins. `leaders`: by partition, as the client knows
+    /// them; it asks none of them.
+    pub fn assign(
+        &mut self,
+        member: usize,
+        starts: &[(Partition, OffsetAndEpoch)],
+        leaders: &[i32],
+    ) {
         let membership = self.members.get_mut(&member).expect("it is there");
         if let Some(Change::Assigned(_)) = membership.awaited {
             membership.awaited = None;
         }
-        for (partition, offset) in starts {
+        for (partition, start) in starts {
             let reader = membership.begun.get_mut(&partition.index());
-            reader.expect("its queue was taken before").next = Some(*offset);
+            let reader = reader.expect("its queue was taken before");
+            reader.begin(*start);
+            reader.leader = Some(leaders[partition.index()]);
         }
     }
 
-    /// The poller gives partitions up.
+    /// The poller lets a partition begin again, and the broker be asked.
+    pub fn validate(&mut self, member: usize, partition: Partition, from: OffsetAndEpoch) {
+        let membership = self.members.get_mut(&member).expect("it is there");
+        let reader = membership.begun.get_mut(&partition.index());
+        let reader = reader.expect("it has begun");
+        reader.begin(from);
+        reader.leader = None;
+    }
+
+    /// Whether the client of a member waits for an answer.
+    pub fn awaits_answer(&self, member: usize) -> bool {
+        self.members[&member].awaited.is_some()
+    }
+
+    /// The poller gives partitions up. The client takes it for the answer that it waits for, whatever they are.
     pub fn unassign(&mut self, member: usize, partitions: &[Partition]) {
         let membership = self.members.get_mut(&member).expect("it is there");
-        let awaited = membership.awaited.take();
-        if let Some(Change::Lost(_)) = awaited {
-            membership.in_group = true;
-        }
         for partition in partitions {
-            let at = partition.index();
-            membership.begun.remove(&at);
+            membership.begun.remove(&partition.index());
+        }
+        let (left, is_lost) = match &membership.awaited {
+            None | Some(Change::Assigned(_)) => return,
+            Some(Change::Revoked(left)) => (left.clone(), false),
+            Some(Change::Lost(left)) => (left.clone(), true),
+        };
+        membership.awaited = None;
+        membership.in_group |= is_lost;
+        for at in left {
+            assert!(
+                !membership.begun.contains_key(&at),
+                "member {member} still reads partition {at}, and its client takes {partitions:?} for the answer"
+            );
             membership.granted.remove(&at);
-            if self.owner[at] == Some(member) && !matches!(awaited, Some(Change::Lost(_))) {
+            if self.owner[at] == Some(member) && !is_lost {
                 self.owner[at] = None;
             }
         }
@@ -363,7 +405,7 @@ impl Group {
         if taken {
             for commit in sent.commits {
                 let at = commit.partition.index();
-                self.committed[at] = Some(commit.offset);
+                self.committed[at] = Some(commit.place);
                 self.note(at, commit.note);
             }
         }

@@ -3,13 +3,13 @@
 
 use super::world::{Chance, Met, Shared};
 use crate::config::checked::Start as ConfiguredStart;
-use crate::ids::{Note, Partition};
+use crate::ids::{Note, OffsetAndEpoch, Partition};
 use crate::poller::lookup::decide::{Known, Log, decide};
 use crate::poller::lookup::{Answer, Question, Start};
 use crossbeam_channel::{Receiver, Sender};
 
 /// What the group has committed, its note, and the end of the rules topic.
-type Committed = (Option<i64>, Option<Note>, i64);
+type Committed = (Option<OffsetAndEpoch>, Option<Note>, i64);
 
 /// What stands for the look-up threads: first Kafka is asked, then each shard.
 pub struct Lookups {

@@ -1,11 +1,12 @@
 //! The group's member as its poller sees it: events, queues, commits. Reads the simulated logs and asks the simulated
 //! coordinator.
 
+use super::group::Reader;
 use super::session::Turns;
-use super::topic::{Entry, Update};
+use super::topic::{Entry, Log, Update};
 use super::world::{Met, Shared, World};
 use crate::clock;
-use crate::ids::Partition;
+use crate::ids::{OffsetAndEpoch, Partition};
 use crate::kafka::consumer::{Commit, CommitError, Event};
 use crate::kafka::member::{ClientError, ErrorCode, Member, Queue, Record};
 use crate::ready::ReadySet;
@@ -39,6 +40,8 @@ pub enum Read {
     Message(Rc<Update>),
     /// An error, and where.
     Error(ErrorCode, i64),
+    /// The log was cut off there.
+    Cut(i64),
 }
 
 impl Member for SimulatedMember<'_> {
@@ -70,11 +73,27 @@ impl Member for SimulatedMember<'_> {
         }
     }
 
-    fn assign(&self, starts: &[(Partition, i64)]) -> Result<(), ClientError> {
+    fn assign(&self, starts: &[(Partition, OffsetAndEpoch)]) -> Result<(), ClientError> {
         let mut world = self.world.borrow_mut();
         world.tell(|| format!("member {} begins {starts:?}", self.member));
-        world.group.assign(self.member, starts);
+        let leaders: Vec<i32> = world.topic.logs.iter().map(|log| log.epoch).collect();
+        world.group.assign(self.member, starts, &leaders);
         Ok(())
+    }
+
+    fn validate(&self, partition: Partition, from: OffsetAndEpoch) -> Result<(), ClientError> {
+        let mut world = self.world.borrow_mut();
+        world.tell(|| format!("member {} asks about {partition:?} {from:?}", self.member));
+        world.meet(Met::CutInDoubt);
+        if world.chance.strikes(3) {
+            return Err(ClientError::Seek("it has not begun yet".to_owned()));
+        }
+        world.group.validate(self.member, partition, from);
+        Ok(())
+    }
+
+    fn awaits_answer(&self) -> bool {
+        self.world.borrow().group.awaits_answer(self.member)
     }
 
     fn unassign(&self, partitions: &[Partition]) -> Result<(), ClientError> {
@@ -99,7 +118,7 @@ impl Member for SimulatedMember<'_> {
             let logs = (&world.topic, &world.rules);
             world
                 .truth
-                .check_commit(logs, commit.partition.index(), commit.offset);
+                .check_commit(logs, commit.partition.index(), commit.place);
         }
         world.group.send_commit(self.member, commits);
         Ok(())
@@ -119,7 +138,7 @@ impl Member for SimulatedMember<'_> {
         earlier.and(self.await_results(deadline))
     }
 
-    fn positions(&self) -> Result<Vec<(Partition, i64)>, ClientError> {
+    fn positions(&self) -> Result<Vec<(Partition, OffsetAndEpoch)>, ClientError> {
         let world = self.world.borrow();
         let begun = world.group.members[&self.member].begun.iter();
         let number = |at: usize| Partition(i32::try_from(at).expect("few"));
@@ -184,16 +203,13 @@ impl World {
         let Some(mut next) = reader.next.filter(|_| !reader.broken) else {
             return (Vec::new(), true);
         };
-        let error = match log.cut_at {
-            Some(cut) if next > cut => Some(ErrorCode::LogTruncation),
-            _ if next < log.first => Some(ErrorCode::AutoOffsetReset),
-            _ => None,
-        };
+        let (is_asked, error) = (reader.leader.is_none(), error_at(reader, log));
         if let Some(error) = error {
-            // The client's position may be past what was not read.
-            (reader.broken, reader.position) = (true, Some(log.end().max(next)));
+            if is_asked && matches!(error, Read::Cut(_)) {
+                self.meet(Met::CutFoundLate);
+            }
             self.meet(Met::Stopped);
-            return (vec![Read::Error(error, next)], true);
+            return (vec![error], true);
         }
         let mut read = Vec::new();
         let mut gaps = [0; 2];
@@ -206,14 +222,20 @@ impl World {
             }
             next += 1;
         }
-        if !read.is_empty() || next > log.end() {
-            reader.position = Some(next);
+        if reader.next != Some(next) {
+            reader.leader_epoch = log.epoch_below(next);
         }
         reader.next = Some(next);
+        if !read.is_empty() {
+            reader.position = Some(OffsetAndEpoch {
+                offset: next,
+                leader_epoch: reader.leader_epoch,
+            });
+        }
         let is_empty = next >= log.end();
         if strikes {
             let place = chance.of(0..=read.len());
-            let offset = reader.position.unwrap_or(0);
+            let offset = reader.position.map_or(0, |position| position.offset);
             read.insert(
                 place,
                 Read::Error(ErrorCode::BrokerTransportFailure, offset),
@@ -222,7 +244,16 @@ impl World {
         }
         self.met[Met::Aborted as usize] += gaps[0];
         self.met[Met::Gap as usize] += gaps[1];
-        for record in &read {
+        self.count_deliveries(&read);
+        self.tell(|| {
+            let offsets: Vec<i64> = read.iter().map(Record::offset).collect();
+            format!("member {member} reads {offsets:?} of partition {partition}")
+        });
+        (read, is_empty)
+    }
+
+    fn count_deliveries(&mut self, read: &[Read]) {
+        for record in read {
             if let Read::Message(update) = record {
                 let fate = &mut self.truth.fates[update.number];
                 fate.delivered += 1;
@@ -231,12 +262,30 @@ impl World {
                 }
             }
         }
-        self.tell(|| {
-            let offsets: Vec<i64> = read.iter().map(Record::offset).collect();
-            format!("member {member} reads {offsets:?} of partition {partition}")
-        });
-        (read, is_empty)
     }
+}
+
+/// What the client finds wrong where it is to read on: it asks a leader that is new to it, and the broker has no such offset.
+fn error_at(reader: &mut Reader, log: &Log) -> Option<Read> {
+    let next = reader.next?;
+    let must_ask = reader.leader != Some(log.epoch) && reader.leader_epoch >= 0;
+    let ends = log.end_of(reader.leader_epoch);
+    let is_cut = must_ask && ends < next;
+    if !is_cut && (log.first..=log.end()).contains(&next) {
+        reader.leader = Some(log.epoch);
+        return None;
+    }
+    // Its position may be past what was not read.
+    let (offset, leader_epoch) = (log.end().max(next), reader.leader_epoch);
+    reader.broken = true;
+    reader.position = Some(OffsetAndEpoch {
+        offset,
+        leader_epoch,
+    });
+    Some(match is_cut {
+        true => Read::Cut(ends),
+        false => Read::Error(ErrorCode::AutoOffsetReset, next),
+    })
 }
 
 impl Record for Read {
@@ -244,41 +293,42 @@ impl Record for Read {
         match self {
             Self::Message(_) => None,
             Self::Error(error, _) => Some(*error),
+            Self::Cut(_) => Some(ErrorCode::LogTruncation),
         }
     }
 
     fn offset(&self) -> i64 {
         match self {
             Self::Message(update) => update.at.2,
-            Self::Error(_, offset) => *offset,
+            Self::Error(_, offset) | Self::Cut(offset) => *offset,
         }
     }
 
     fn key(&self) -> Option<&[u8]> {
         match self {
             Self::Message(update) => update.key.as_deref(),
-            Self::Error(..) => None,
+            Self::Error(..) | Self::Cut(_) => None,
         }
     }
 
     fn value(&self) -> Option<&[u8]> {
         match self {
             Self::Message(update) => update.value.as_deref(),
-            Self::Error(..) => None,
+            Self::Error(..) | Self::Cut(_) => None,
         }
     }
 
     fn leader_epoch(&self) -> i32 {
         match self {
             Self::Message(update) => update.at.1,
-            Self::Error(..) => -1,
+            Self::Error(..) | Self::Cut(_) => -1,
         }
     }
 
     fn timestamp_ms(&self) -> i64 {
         match self {
             Self::Message(update) => update.timestamp_ms(),
-            Self::Error(..) => -1,
+            Self::Error(..) | Self::Cut(_) => -1,
         }
     }
 
@@ -288,6 +338,13 @@ impl Record for Read {
                 NUMBER.as_bytes(),
                 Some(update.number.to_string().as_bytes()),
             );
+        }
+    }
+
+    fn cut_at(&self) -> Option<i64> {
+        match self {
+            Self::Cut(at) => Some(*at),
+            Self::Message(_) | Self::Error(..) => None,
         }
     }
 }

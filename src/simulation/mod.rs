@@ -34,7 +34,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use world::{Counts, Met};
 
 /// Seeds of a run, unless the environment says otherwise.
-const SEEDS: u64 = 10_000;
+const SEEDS: u64 = 14_000;
 /// The environment's name for the only seed to be run.
 const ONLY_SEED: &str = "MILLPOND_SIM_SEED";
 /// How often each kind of event is met at least over that many seeds.
@@ -147,6 +147,7 @@ fn seeds_notice_every_broken_guarantee() {
         "edges-not-awaited",
         "frontier-off",
         "open-commits-not-awaited",
+        "cuts-not-noticed",
         "link-outside-its-lock",
         "link-refused-not-remembered",
     ] {

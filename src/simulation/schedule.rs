@@ -1,7 +1,7 @@
 //! One seed from beginning to end: who goes on next, and what goes wrong.
 //!
 //! Trouble, then somebody acts (all is mended, processes start anew and go on behind what is gone), then trouble again
-//! without losses upstream, then calm. At the end every row is compared with the model.
+//! in which logs may still lose their ends, then calm. At the end every row is compared with the model.
 
 use super::database::{Database, Sent, Statement};
 use super::group::Group;
@@ -37,7 +37,7 @@ pub struct Run {
     shape: Shape,
     members: usize,
     joined: usize,
-    /// Whether logs may lose records.
+    /// Whether logs may lose their beginnings, and partitions stand still where records are gone.
     loses: bool,
     steps: u64,
 }
@@ -141,11 +141,12 @@ impl Run {
 
     fn write(&mut self) -> usize {
         let partition = self.chance.of(0..=PARTITIONS - 1);
+        self.write_to(partition)
+    }
+
+    fn write_to(&mut self, partition: usize) -> usize {
         let count = self.chance.of(1..=8);
         let world = &mut *self.world.borrow_mut();
-        if world.topic.logs[partition].cut_at.is_some() {
-            return count;
-        }
         for _ in 0..count {
             let number = world.truth.next();
             if let Some(update) = world.topic.write(partition, number, &mut self.chance) {
@@ -207,7 +208,7 @@ impl Run {
         let shard = self.chance.of(0..=SHARDS - 1);
         // Mostly it goes: where everything is broken at once, nothing happens.
         let ends = !self.chance.once_in(4);
-        match self.chance.of(0..=34) {
+        match self.chance.of(0..=36) {
             0 => self.world.borrow_mut().databases[shard].dead = !ends,
             1 | 33 | 34 => self.world.borrow_mut().databases[shard].slow = !ends,
             2 => self.world.borrow_mut().databases[shard].refusing = !ends,
@@ -220,13 +221,15 @@ impl Run {
             22 => self.change_limit(),
             6 => self.kill(),
             // Long enough for the breaker.
-            14 | 15 => self.world.borrow_mut().databases[shard].strict = self.chance.once_in(2),
+            14 | 15 | 35 | 36 => {
+                self.world.borrow_mut().databases[shard].strict = self.chance.once_in(2)
+            }
             23..=26 => self.resize(),
             7 => self.start_missing(),
             8 => self.one_stops(),
             9 => self.expire_one(),
             10 if self.loses => self.lose_beginning(),
-            11 if self.loses => self.lose_end(),
+            11 => self.lose_end(),
             27 | 28 => {
                 let world = &mut *self.world.borrow_mut();
                 world.rules.change(&world.truth, &mut self.chance);
@@ -354,24 +357,35 @@ impl Run {
         world.meet(Met::RecordsGone);
     }
 
-    /// A leader that lacked the end of a log takes over. Nothing is written there until somebody has acted.
+    /// A leader that lacked the end of a log takes over. Where partitions go on behind that, others often write there at once,
+    /// and the group moves.
     fn lose_end(&mut self) {
-        let world = &mut *self.world.borrow_mut();
         let partition = self.chance.of(0..=PARTITIONS - 1);
+        let lost = self.chance.of(1..=15);
+        if self.cut(partition, lost) && !self.loses && self.chance.once_in(2) {
+            let owner = self.world.borrow().group.owner[partition];
+            if let Some(owner) = owner {
+                self.world.borrow_mut().group.expire(owner);
+            }
+            self.write_to(partition);
+        }
+    }
+
+    /// False if the log is too short for that.
+    fn cut(&self, partition: usize, lost: usize) -> bool {
+        let world = &mut *self.world.borrow_mut();
         let log = &mut world.topic.logs[partition];
-        let lost = self.chance.of(1..=6);
         let keeps = log.entries.len().saturating_sub(lost);
         let cut = i64::try_from(keeps).expect("small");
-        if log.cut_at.is_some() || cut <= log.first {
-            return;
+        if cut <= log.first {
+            return false;
         }
-        let entries: Vec<Entry> = log.entries.drain(keeps..).collect();
-        log.cut_at = Some(cut);
-        log.epoch += 1;
-        world.truth.lose(&entries);
+        let gone = log.cut(keeps);
+        world.truth.lose(&gone);
         world.truth.cut(partition, cut);
         world.tell(|| format!("partition {partition} is cut at {cut}"));
         world.meet(Met::Truncated);
+        true
     }
 
     fn set_calm(&mut self, calm: bool) {
@@ -414,15 +428,12 @@ impl Run {
         self.until("all partitions are read", |run| {
             let world = run.world.borrow();
             (0..PARTITIONS).all(|at| {
-                let committed = world.group.committed[at].unwrap_or(0);
+                let committed = committed(&world.group, at);
                 let owner = world.group.owner[at];
                 owner.is_some_and(|owner| world.group.has(owner, at))
                     && committed <= world.topic.logs[at].end()
             })
         });
-        for log in &mut self.world.borrow_mut().topic.logs {
-            log.cut_at = None;
-        }
     }
 
     fn is_drained(&self) -> bool {
@@ -434,7 +445,7 @@ impl Run {
                 .rposition(|entry| matches!(entry, Entry::Message(_)))
         };
         let is_committed = |at: usize| {
-            let committed = world.group.committed[at].unwrap_or(0);
+            let committed = committed(&world.group, at);
             last(at).is_none_or(|last| committed > i64::try_from(last).expect("small"))
         };
         (0..PARTITIONS).all(is_committed) && world.truth.all_finished(&world.rules)
@@ -458,6 +469,10 @@ impl Run {
             world.group.committed
         );
     }
+}
+
+fn committed(group: &Group, partition: usize) -> i64 {
+    group.committed[partition].map_or(0, |committed| committed.offset)
 }
 
 /// One of the statements whose connection is gone, within transactions or not; none if it would have to wait.

@@ -4,7 +4,7 @@
 use super::world::{Chance, PARTITIONS, SHARDS};
 use crate::clock::turned::BEGINNING_MS;
 use crate::dead::Reason;
-use crate::ids::{AppId, Partition, RowKey, SubscriptionId};
+use crate::ids::{AppId, OffsetAndEpoch, Partition, RowKey, SubscriptionId};
 use crate::partitioner::Partitioner;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -77,8 +77,10 @@ pub struct Log {
     pub first: i64,
     /// The leader epoch of what is written now.
     pub epoch: i32,
-    /// Where the end was cut off, until somebody has acted; nothing is written meanwhile.
-    pub cut_at: Option<i64>,
+    /// The leader epochs of the entries.
+    epochs: Vec<i32>,
+    /// Where its end was cut off, and the leader epoch from then on.
+    cuts: Vec<(i64, i32)>,
 }
 
 impl Log {
@@ -90,6 +92,40 @@ impl Log {
     /// What stands at an offset.
     pub fn at(&self, offset: i64) -> Option<&Entry> {
         self.entries.get(usize::try_from(offset).ok()?)
+    }
+
+    /// Adds an entry.
+    fn push(&mut self, entry: Entry) {
+        self.entries.push(entry);
+        self.epochs.push(self.epoch);
+    }
+
+    /// A leader takes over that has only so many entries: those that are gone.
+    pub fn cut(&mut self, keeps: usize) -> Vec<Entry> {
+        self.epoch += 1;
+        self.epochs.truncate(keeps);
+        let gone = self.entries.split_off(keeps);
+        self.cuts.push((self.end(), self.epoch));
+        gone
+    }
+
+    /// The leader epoch of the entry below an offset; -1 if there is none.
+    pub fn epoch_below(&self, offset: i64) -> i32 {
+        let below = usize::try_from(offset - 1).ok();
+        let epoch = below.and_then(|below| self.epochs.get(below));
+        epoch.copied().unwrap_or(-1)
+    }
+
+    /// Where the log of that leader epoch ends, as a broker tells it.
+    pub fn end_of(&self, leader_epoch: i32) -> i64 {
+        let end = self.epochs.partition_point(|epoch| *epoch <= leader_epoch);
+        i64::try_from(end).expect("small")
+    }
+
+    /// Whether it was cut off below there since it was read.
+    pub fn was_cut_below(&self, place: OffsetAndEpoch) -> bool {
+        let mut cuts = self.cuts.iter();
+        cuts.any(|(at, epoch)| *at < place.offset && *epoch > place.leader_epoch)
     }
 }
 
@@ -163,7 +199,7 @@ impl Topic {
                 Entry::Message(Rc::new(update))
             }
         };
-        log.entries.push(entry.clone());
+        log.push(entry.clone());
         match entry {
             Entry::Message(update) => Some(update),
             Entry::Aborted | Entry::Nothing => None,

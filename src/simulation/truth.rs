@@ -6,7 +6,7 @@ use super::rules::RulesTopic;
 use super::topic::{Entry, Kind, Topic, Update};
 use crate::config::checked::OnLostRecords;
 use crate::dead::Reason;
-use crate::ids::{Note, RowKey};
+use crate::ids::{Note, OffsetAndEpoch, RowKey};
 use crate::sink::shard::Refusal;
 use crate::worker::tunables::Tunables;
 use std::collections::BTreeMap;
@@ -174,16 +174,29 @@ impl Truth {
             || (fate.lost && self.goes_on_behind_gaps)
     }
 
-    /// Everything below an offset must be finished when it is committed.
+    /// Everything below an offset must be finished when it is committed. If the log was cut off below since, whoever begins
+    /// there must find out.
     pub fn check_commit(
         &mut self,
         (topic, rules): (&Topic, &RulesTopic),
         partition: usize,
-        offset: i64,
+        place: OffsetAndEpoch,
     ) {
+        let (log, offset) = (&topic.logs[partition], place.offset);
+        if place.leader_epoch >= 0 {
+            let is_cut = log.end_of(place.leader_epoch) < offset;
+            assert_eq!(
+                is_cut,
+                log.was_cut_below(place),
+                "partition {partition} is committed with a wrong leader epoch: {place:?}"
+            );
+            if is_cut {
+                return;
+            }
+        }
         let mut finished = self.finished.get(&partition).copied().unwrap_or(0);
         while finished < offset {
-            if let Some(Entry::Message(update)) = topic.logs[partition].at(finished) {
+            if let Some(Entry::Message(update)) = log.at(finished) {
                 assert!(
                     self.is_finished(update.number, rules),
                     "offset {offset} of partition {partition} is committed, but update {} at {finished} isn't finished: {:?}",
@@ -193,9 +206,7 @@ impl Truth {
             }
             finished += 1;
         }
-        // What was committed past the end of a log that was cut off is looked at again.
-        let end = topic.logs[partition].end();
-        self.finished.insert(partition, finished.min(end));
+        self.finished.insert(partition, finished);
     }
 
     /// Whether something below an offset is not finished.

@@ -60,6 +60,10 @@ met! {
     CommitHeldBack,
     /// The end of a log was cut off.
     Truncated,
+    /// A broker was asked whether a log was cut off below where an epoch began.
+    CutInDoubt,
+    /// And it was: others had written behind the cut.
+    CutFoundLate,
     /// The beginning of a log was gone before it was read.
     RecordsGone,
     /// A partition stopped with an alarm.

@@ -1,14 +1,16 @@
 //! Three brokers, of which one after the other is killed and comes back: leaders, the group's coordinator and the controller move.
 //! They are this test's own; the shards are those of all.
+//!
+//! - [`unclean`]: a broker that lacks the end of a log leads it
 
 use crate::faults::trial::{Load, RATE, Trial, applied};
-use crate::pond::{Pond, Shape};
-use crate::services::directory;
+use crate::pond::{Pond, SHARDS, Shape};
+use crate::services;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
-const SHARDS: [&str; 2] = ["s0", "s1"];
+mod unclean;
+
 const BROKERS: [&str; 3] = ["kafka", "kafka-1", "kafka-2"];
 /// How long a broker is away: more than a session, so that everybody has to notice.
 const AWAY: Duration = Duration::from_secs(4);
@@ -23,7 +25,7 @@ struct Cluster {
 
 impl Cluster {
     fn begin() -> Self {
-        let directory = directory().join("cluster");
+        let directory = services::directory().join("cluster");
         let mut cluster = Self {
             directory,
             brokers: String::new(),
@@ -38,10 +40,8 @@ impl Cluster {
     }
 
     fn tell(&self, verb: &str, more: &[&str]) -> bool {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services");
-        let mut command = Command::new(script);
-        command.arg(verb).arg(&self.directory).args(more);
-        command.status().unwrap().success()
+        let mut command = services::tell(&self.directory, verb);
+        command.args(more).status().unwrap().success()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `MILLPOND_TEST_KILLS=10 MILLPOND_TEST_MESSAGES=2000000` is the full form.
 
-use crate::pond::{Pond, Shape};
+use crate::pond::{Pond, SHARDS, Shape};
 use crate::spine::{kills, messages, seed};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -32,7 +32,7 @@ fn clothesly_under_kill_9_leaves_every_row_exact() {
     let (seed, kills) = (seed(), kills(3));
     let mut random = SmallRng::seed_from_u64(seed);
     // Slowed down, so that all lives fit into the work.
-    let slow = ["s0", "s1"].map(|shard| format!("shard.{shard}.write_rate_max={}", messages / 40));
+    let slow = SHARDS.map(|shard| format!("shard.{shard}.write_rate_max={}", messages / 40));
     let mut replayed = 0.0;
     for kill in 1..=kills {
         let mut process = pond.start(&["run", "--set", &slow[0], "--set", &slow[1]], &[]);

@@ -24,8 +24,9 @@ mod traffic;
 
 use crate::checker::{Checker, Looks, Members};
 use crate::limits::conflicts;
-use crate::pond::{Pond, Shape};
+use crate::pond::{Pond, SHARDS, Shape};
 use crate::reading::Reading;
+use crate::services;
 use crate::spine::seed;
 use fleet::Fleet;
 use kinds::{Bag, Chosen};
@@ -126,7 +127,7 @@ fn size() -> Size {
             members: 12,
             partitions: 720,
             rows: 200_000,
-            rate: 12_000,
+            rate: 20_000,
             messages: 20_000_000,
             observed: 200,
             time: Duration::ZERO..Duration::from_secs(5_400),
@@ -180,6 +181,9 @@ impl World {
             ..Shape::default()
         };
         let pond = Pond::new("mix", &shape);
+        if size.messages > 0 {
+            use_small_segments(&pond);
+        }
         for shard in 0..2 {
             let patience = format!("deadlock_timeout = '{}'", conflicts::PATIENCE);
             conflicts::set_for_database(&pond, shard, &patience);
@@ -237,6 +241,20 @@ fn pause(random: &mut SmallRng, milliseconds: Range<u64>) {
     std::thread::sleep(Duration::from_millis(random.random_range(milliseconds)));
 }
 
+/// A broker that was killed reads again what it had not flushed, which is each partition's last segment: with the usual size, the whole log.
+fn use_small_segments(pond: &Pond) {
+    let mut tool = services::tell(&services::directory(), "kafka-tool");
+    tool.args([
+        "kafka.admin.ConfigCommand",
+        "--alter",
+        "--topic",
+        &pond.topic,
+    ])
+    .args(["--bootstrap-server", &pond.configuration().kafka.brokers])
+    .args(["--add-config", "segment.bytes=1048576"]);
+    assert!(tool.status().unwrap().success(), "{}", pond.topic);
+}
+
 /// Injects until there was enough of it; what came of each.
 fn inject(world: &World, size: &Size, traffic: &Traffic, random: &mut SmallRng) -> Tally {
     let (mut tally, mut bag) = (Tally::default(), Bag::new(size));
@@ -252,7 +270,8 @@ fn inject(world: &World, size: &Size, traffic: &Traffic, random: &mut SmallRng) 
             }
             let enough = tally.observed() >= size.observed && traffic.sent() >= size.messages;
             let time = began.elapsed();
-            if time >= size.time.end || (enough && time >= size.time.start) {
+            let is_over = time >= size.time.end || traffic.has_ended();
+            if is_over || (enough && time >= size.time.start) {
                 break;
             }
             pause(random, size.pause_ms.clone());
@@ -287,7 +306,7 @@ fn a_random_mix_of_faults_loses_nothing_and_does_nothing_twice() {
     let world = World::begin(&size);
     let mut traffic = Traffic::begin(&world.pond, &size, seed);
     let both_have_rows = || {
-        ["s0", "s1"]
+        SHARDS
             .iter()
             .all(|shard| world.sum("millpond_messages_total", &[("shard", shard)]) > 500.0)
     };

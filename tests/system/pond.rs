@@ -28,6 +28,7 @@ pub struct Pond {
     pub topic: String,
     pub config: PathBuf,
     pub admin_port: u16,
+    brokers: String,
     databases: Vec<String>,
     _directory: TempDir,
 }
@@ -60,6 +61,9 @@ impl Letter {
         self.headers.len()
     }
 }
+
+/// The names of the shards of a pond that has two.
+pub const SHARDS: [&str; 2] = ["s0", "s1"];
 
 /// How a pond differs from the usual.
 pub struct Shape {
@@ -111,16 +115,15 @@ impl Pond {
         let directory = tempfile::tempdir().unwrap();
         let topic = format!("{name}-{}", std::process::id());
         let admin_port = free_port();
+        let brokers = shape
+            .brokers
+            .clone()
+            .unwrap_or_else(|| environment("MILLPOND_TEST_KAFKA"));
         let mut text = format!(
-            "[kafka]\nbrokers = \"{}\"\ntopic = \"{topic}\"\ngroup = \"{topic}\"\npartitions = {}\n\
+            "[kafka]\nbrokers = \"{brokers}\"\ntopic = \"{topic}\"\ngroup = \"{topic}\"\npartitions = {}\n\
              dead_letter_topic = \"{topic}.dlq\"\n{}\n[kafka.librdkafka]\n\"session.timeout.ms\" = \"3000\"\n\
              \"heartbeat.interval.ms\" = \"500\"\n\"reconnect.backoff.max.ms\" = \"500\"\n",
-            shape
-                .brokers
-                .clone()
-                .unwrap_or_else(|| environment("MILLPOND_TEST_KAFKA")),
-            shape.partitions,
-            shape.kafka,
+            shape.partitions, shape.kafka,
         );
         let mut databases = Vec::new();
         for shard in 0..shape.shards {
@@ -153,6 +156,7 @@ impl Pond {
             topic,
             config,
             admin_port,
+            brokers,
             databases,
             _directory: directory,
         }
@@ -275,9 +279,8 @@ impl Pond {
 
     /// The same where the broker may be away for long: then nobody knows which of them it has.
     pub fn try_produce(&self, messages: &[Sent<'_>]) -> KafkaResult<()> {
-        let brokers = environment("MILLPOND_TEST_KAFKA");
         let producer: BaseProducer = ClientConfig::new()
-            .set("bootstrap.servers", brokers)
+            .set("bootstrap.servers", &self.brokers)
             .create()
             .unwrap();
         for sent in messages {

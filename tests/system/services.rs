@@ -1,6 +1,6 @@
 //! The real broker and servers, taken away from under a test and given back.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -112,8 +112,15 @@ fn run(verb: &str, service: &str) -> bool {
 }
 
 fn command(verb: &str, service: &str) -> Command {
+    let mut command = tell(&directory(), verb);
+    command.arg(service);
+    command
+}
+
+/// The script that starts and ends services, for those of a directory.
+pub fn tell(directory: &Path, verb: &str) -> Command {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services");
     let mut command = Command::new(script);
-    command.arg(verb).arg(directory()).arg(service);
+    command.arg(verb).arg(directory);
     command
 }

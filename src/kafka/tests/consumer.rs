@@ -1,8 +1,8 @@
 //! A member's commits, and how it leaves.
 
 use super::*;
-use crate::ids::{EpochId, Note};
-use crate::kafka::consumer::{Commit, Event, GroupConsumer};
+use crate::ids::{EpochId, Note, OffsetAndEpoch};
+use crate::kafka::consumer::{Commit, Event, GroupConsumer, cut_in};
 use crate::kafka::membership::Membership;
 use crate::ready::ReadySet;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -51,7 +51,7 @@ fn assign(consumer: &GroupConsumer) {
     let partitions = wait_for(consumer, assigned);
     let starts: Vec<_> = partitions
         .into_iter()
-        .map(|partition| (partition, 0))
+        .map(|partition| (partition, at(0)))
         .collect();
     consumer.assign(&starts).unwrap();
 }
@@ -65,10 +65,17 @@ fn committed(event: Event) -> Option<Option<Vec<Commit>>> {
     }
 }
 
+fn at(offset: i64) -> OffsetAndEpoch {
+    OffsetAndEpoch {
+        offset,
+        leader_epoch: 0,
+    }
+}
+
 fn commit(offset: i64) -> Commit {
     Commit {
         partition: Partition(0),
-        offset,
+        place: at(offset),
         note: Note {
             incarnation: 1,
             epoch: EpochId(7),
@@ -96,7 +103,7 @@ fn a_commit_that_fails_in_the_background_is_told() {
     consumer.commit(&[commit(5)]).unwrap();
     assert_eq!(wait_for(&consumer, committed), Some(vec![commit(5)]));
     let lookup = consumer.lookup().committed(&[Partition(0)], TIMEOUT);
-    let expected = (Partition(0), Some(5), Some(commit(5).note));
+    let expected = (Partition(0), Some(at(5)), Some(commit(5).note));
     assert_eq!(lookup.unwrap(), [expected]);
 
     let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION;
@@ -131,4 +138,19 @@ fn a_member_leaves_while_partitions_are_about_to_be_revoked() {
     });
     assert_closes(first);
     assert_closes(second);
+}
+
+#[test]
+fn where_a_log_was_cut_off_is_in_the_text_of_its_error() {
+    let cut = "Partition log truncation detected at offset 400 (leader epoch 1): broker end offset is 300 (offset leader epoch 1). \
+               Reset to INVALID.: Local: Partition log truncation detected (broker 3)";
+    assert_eq!(cut_in(cut), Some(300));
+    for other in [
+        "No epoch found less or equal to offset 400 (leader epoch 1): broker end offset is -1 (offset leader epoch -1). Reset \
+         using configured policy.: Local: Partition log truncation detected (broker 3)",
+        "fetch failed due to requested offset not available on the broker: Broker: Offset out of range (broker 1)",
+        "",
+    ] {
+        assert_eq!(cut_in(other), None, "{other}");
+    }
 }

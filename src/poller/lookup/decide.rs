@@ -2,14 +2,14 @@
 
 use super::Start;
 use crate::config::checked::{OnLostRecords, Start as ConfiguredStart};
-use crate::ids::{Note, Partition};
+use crate::ids::{Note, OffsetAndEpoch, Partition};
 use crate::observe::recorder::PartitionAlarm;
 
 /// What the group and the shard know of a partition.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
-    /// The group's committed offset, if it ever committed.
-    pub committed: Option<i64>,
+    /// What the group committed, if it ever did.
+    pub committed: Option<OffsetAndEpoch>,
     /// What its last owner wrote beside that.
     pub note: Option<Note>,
     /// Where the partition began when the shard first saw it.
@@ -37,7 +37,7 @@ pub fn decide(
         Known {
             committed: Some(committed),
             ..
-        } => committed,
+        } => committed.offset,
         // Its commits are gone (the group was deleted, or they expired): reading from its beginning again is harmless.
         Known {
             first_seen: Some(first),
@@ -50,6 +50,10 @@ pub fn decide(
     };
     let offset = wanted.clamp(log.first, log.end);
     let lost = offset != wanted;
+    // What is known of the log holds up to what was committed, not beyond.
+    let committed = known
+        .committed
+        .filter(|committed| offset <= committed.offset);
     let frontier = match known {
         Known {
             note: Some(note), ..
@@ -65,7 +69,8 @@ pub fn decide(
         partition,
         offset,
         end: log.end,
-        committed: known.committed,
+        committed: known.committed.map(|committed| committed.offset),
+        leader_epoch: committed.map_or(-1, |committed| committed.leader_epoch),
         stopped: lost && on_lost_records == OnLostRecords::Stop,
         alarm: if lost {
             PartitionAlarm::RecordsLost
@@ -112,9 +117,17 @@ mod tests {
         end: 500,
     };
 
+    /// Read up to the leader epoch 3.
+    fn at(offset: i64) -> OffsetAndEpoch {
+        OffsetAndEpoch {
+            offset,
+            leader_epoch: 3,
+        }
+    }
+
     fn start(committed: Option<i64>, first_seen: Option<i64>) -> (i64, bool) {
         let known = Known {
-            committed,
+            committed: committed.map(at),
             note: None,
             first_seen,
         };
@@ -150,9 +163,26 @@ mod tests {
     }
 
     #[test]
+    fn what_was_read_vouches_for_the_log_below_and_for_nothing_above() {
+        let leader_epoch = |committed: Option<i64>| {
+            let known = Known {
+                committed: committed.map(at),
+                note: None,
+                first_seen: Some(0),
+            };
+            let (latest, skip) = (ConfiguredStart::Latest, OnLostRecords::Skip);
+            decide(Partition(0), known, LOG, latest, skip).leader_epoch
+        };
+        assert_eq!(leader_epoch(Some(300)), 3);
+        assert_eq!(leader_epoch(Some(501)), 3, "the end is gone");
+        assert_eq!(leader_epoch(Some(99)), -1, "the beginning is gone");
+        assert_eq!(leader_epoch(None), -1);
+    }
+
+    #[test]
     fn skipping_goes_on_behind_the_gap_with_an_alarm() {
         let known = Known {
-            committed: Some(7),
+            committed: Some(at(7)),
             note: None,
             first_seen: Some(0),
         };
@@ -173,7 +203,7 @@ mod tests {
     fn nobody_has_dispatched_beyond_the_frontier() {
         let frontier = |note: Option<i64>, first_seen| {
             let known = Known {
-                committed: Some(300),
+                committed: Some(at(300)),
                 note: note.map(|ceiling| Note {
                     incarnation: 1,
                     epoch: EpochId(1),

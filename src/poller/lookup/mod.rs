@@ -14,7 +14,7 @@ mod shard;
 
 use crate::config::checked::Config;
 use crate::fault;
-use crate::ids::{Note, Partition};
+use crate::ids::{Note, OffsetAndEpoch, Partition};
 use crate::kafka::KafkaError;
 use crate::kafka::admin::Admin;
 use crate::kafka::consumer::Lookup;
@@ -52,6 +52,8 @@ pub struct Start {
     pub end: i64,
     /// The group's committed offset, if it ever committed.
     pub committed: Option<i64>,
+    /// Up to which leader epoch the log below `offset` was read; -1 if nobody knows.
+    pub leader_epoch: i32,
     /// Whether it stands still instead of being read.
     pub stopped: bool,
     /// Why it stands still, or what was skipped.
@@ -65,6 +67,14 @@ pub struct Start {
 }
 
 impl Start {
+    /// Where it begins, and up to which leader epoch the log below was read.
+    pub fn place(&self) -> OffsetAndEpoch {
+        OffsetAndEpoch {
+            offset: self.offset,
+            leader_epoch: self.leader_epoch,
+        }
+    }
+
     /// A partition that begins at `offset` of a log that ends at `end`, without further ado.
     fn at(partition: Partition, offset: i64, end: i64) -> Self {
         Self {
@@ -72,6 +82,7 @@ impl Start {
             offset,
             end,
             committed: None,
+            leader_epoch: -1,
             stopped: false,
             alarm: PartitionAlarm::None,
             before: None,

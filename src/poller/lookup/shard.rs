@@ -5,7 +5,7 @@ use super::decide::{Known, Log, decide, say_alarm};
 use super::{Answer, Mouth, Question, Start, Trouble, patiently};
 use crate::config::checked::Config;
 use crate::fault;
-use crate::ids::{Note, Partition, ShardIndex};
+use crate::ids::{Note, OffsetAndEpoch, Partition, ShardIndex};
 use crate::sink::connect::connect;
 use crate::sink::schema::{
     Source, check_apps, check_source, check_tables, remember_partitions, seen_partitions,
@@ -21,8 +21,8 @@ use std::sync::Arc;
 pub(super) struct InKafka {
     /// Which one.
     pub partition: Partition,
-    /// The group's committed offset, if it ever committed.
-    pub committed: Option<i64>,
+    /// What the group committed, if it ever did.
+    pub committed: Option<OffsetAndEpoch>,
     /// What its last owner wrote beside that, in this life of the topic.
     pub note: Option<Note>,
     /// The end of the rules topic.

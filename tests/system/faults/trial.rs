@@ -2,7 +2,7 @@
 //! everything is applied once the fault is gone.
 
 use crate::child::{Ended, Process};
-use crate::pond::{Pond, Shape};
+use crate::pond::{Pond, SHARDS, Shape};
 use crate::reading::Reading;
 use millpond::kafka::admin::Admin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,8 +18,6 @@ pub const SOON: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
 /// Each question to the broker ends by then.
 const ANSWER: Duration = Duration::from_secs(5);
-
-const SHARDS: [&str; 2] = ["s0", "s1"];
 
 /// A pond under load.
 pub struct Trial {

@@ -2,6 +2,7 @@
 
 use crate::child::{Process, log_lines};
 use crate::faults::trial::{Load, RATE, SOON, Trial, applied, pond};
+use crate::pond::SHARDS;
 use crate::reading::Reading;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -77,7 +78,7 @@ fn jumps_of_the_wall_clock_stall_nothing() {
         let commits = |now: &Reading| now.sum("millpond_commits_total").unwrap();
         let before = trial.reading();
         turn(&file, off);
-        for shard in ["s0", "s1"] {
+        for shard in SHARDS {
             let done = applied(&before, shard);
             trial.wait_for("the shard goes on", |now| {
                 applied(now, shard) > done + f64::from(RATE) / 2.0

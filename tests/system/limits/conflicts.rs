@@ -2,7 +2,7 @@
 //! victims of deadlocks, or since they can't be serialized. It sets rows to what they are, so that nothing is different after.
 
 use crate::faults::trial::{Load, SOON, Trial, pond};
-use crate::pond::Pond;
+use crate::pond::{Pond, SHARDS};
 use crate::reading::Reading;
 use postgres::{Client, IsolationLevel};
 use rand::SeedableRng;
@@ -11,7 +11,6 @@ use rand::seq::SliceRandom;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-const SHARDS: [&str; 2] = ["s0", "s1"];
 /// Rows that a transaction of theirs locks, one after the other.
 const ROWS: usize = 300;
 /// Statements that have to be sent again on each shard.

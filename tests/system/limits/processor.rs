@@ -3,6 +3,7 @@
 use super::cgroup::Group;
 use super::files::processor;
 use crate::faults::trial::{Load, Trial, pond};
+use crate::pond::SHARDS;
 use std::time::Duration;
 
 /// Of one core.
@@ -29,7 +30,7 @@ fn a_consumer_with_too_little_of_the_processor_goes_on_after() {
     let consumer = group.run(&pond, &[]);
     let mut trial = Trial::begin(pond, &load);
     trial.wait_for("both shards are applied to", |now| {
-        ["s0", "s1"]
+        SHARDS
             .iter()
             .all(|shard| crate::faults::trial::applied(now, shard) > 1000.0)
     });

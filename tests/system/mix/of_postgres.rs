@@ -3,7 +3,7 @@
 use super::{World, pause, within};
 use crate::faults::postgres::ReadOnly;
 use crate::limits::conflicts::{self, Order};
-use crate::pond::server;
+use crate::pond::{SHARDS, server};
 use crate::services::{Harm, Trouble};
 use postgres::error::SqlState;
 use postgres::{Client, Config, NoTls};
@@ -13,7 +13,6 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 const SERVERS: [&str; 2] = ["postgres-0", "postgres-1"];
-const SHARDS: [&str; 2] = ["s0", "s1"];
 /// How long an effect may take to show.
 const SHOWS: Duration = Duration::from_secs(8);
 /// The same where somebody must come to write, which the broker may prevent for a while.

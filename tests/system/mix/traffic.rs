@@ -77,6 +77,11 @@ impl Traffic {
         self.sent.load(Ordering::Relaxed)
     }
 
+    /// Whether it came to an end that nobody asked for.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// The last run is waited for; how many messages there were.
     pub fn end(&mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);

@@ -4,7 +4,7 @@ use super::{HARM, STILL, kafka_address, kafka_told, kafka_told_port};
 use crate::checker::{Checker, Looks, Members};
 use crate::child::Process;
 use crate::faults::trial::{Load, RATE, SOON, Trial, applied, pond};
-use crate::pond::{Pond, environment, free_port};
+use crate::pond::{Pond, SHARDS, environment, free_port};
 use crate::proxy::{End, Manner, Proxy, Way};
 use crate::reading::Reading;
 use crate::spine::seed;
@@ -162,11 +162,8 @@ fn a_member_whose_broker_says_nothing_past_the_session_is_replaced_and_comes_bac
     trial
         .pond
         .wait_for("both shards go on with the second", SOON, |_| {
-            Reading::take(port).is_some_and(|now| {
-                ["s0", "s1"]
-                    .iter()
-                    .all(|shard| applied(&now, shard) > 500.0)
-            })
+            Reading::take(port)
+                .is_some_and(|now| SHARDS.iter().all(|shard| applied(&now, shard) > 500.0))
         });
     // What the first had sent arrives late.
     proxy.set_both(Manner::default());

@@ -4,7 +4,7 @@
 use super::{HARM, kafka_address, kafka_told, kafka_told_port, postgres_address, postgres_at};
 use crate::child::{Process, binary};
 use crate::faults::trial::{Load, Trial, applied, down, pond};
-use crate::pond::{Pond, environment};
+use crate::pond::{Pond, SHARDS, environment};
 use crate::proxy::Proxy;
 use crate::reading::Reading;
 use std::fs::File;
@@ -218,7 +218,7 @@ fn a_black_hole_a_link_that_is_down_and_a_narrow_one_are_got_over() {
     std::thread::sleep(DOWN.saturating_sub(began.elapsed()));
     cable.set("up");
     trial.wait_for("it is a member again", |now| assigned(now) == Some(12.0));
-    go_on(&trial, &["s0", "s1"]);
+    go_on(&trial, &SHARDS);
 
     let narrow = narrow(&cable, &trial);
     let recovery = trial.recover();
