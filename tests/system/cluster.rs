@@ -7,6 +7,7 @@ use crate::faults::trial::{Load, RATE, Trial, applied};
 use crate::pond::{Pond, SHARDS, Shape};
 use crate::services;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 mod unclean;
@@ -17,18 +18,24 @@ const AWAY: Duration = Duration::from_secs(4);
 /// One that came back follows again before the next one goes.
 const FOLLOWS: Duration = Duration::from_secs(1);
 
-/// Ended when dropped.
+/// Two clusters at once would be too much for a small machine.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Ended when dropped; one at a time.
 struct Cluster {
     directory: PathBuf,
     brokers: String,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Cluster {
     fn begin() -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = services::directory().join("cluster");
         let mut cluster = Self {
             directory,
             brokers: String::new(),
+            _alone: alone,
         };
         assert!(cluster.tell("up", &["--shards", "0", "--brokers", "3"]));
         let environment = std::fs::read_to_string(cluster.directory.join("env")).unwrap();
