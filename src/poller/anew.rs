@@ -69,7 +69,9 @@ impl<M: Member> Poller<M> {
         let assigned = self.assigned.iter().flatten();
         let at_gap = assigned.filter(|assigned| {
             let may_commit = assigned.tenure.may_commit() || never_commits;
-            assigned.skips_gap && has_nothing(assigned) && may_commit
+            let is_at_gap = assigned.skips_gap && has_nothing(assigned) && may_commit;
+            // One that has said its last was not given up, as partitions moved just then.
+            is_at_gap || assigned.tenure.has_ended()
         });
         let at_gap: Vec<Partition> = at_gap.map(|assigned| assigned.partition).collect();
         for partition in at_gap {

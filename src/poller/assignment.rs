@@ -203,8 +203,12 @@ impl<Q: Queue> Assigned<Q> {
     }
 
     /// A message was received: the consumer's position is its offset + 1.
-    pub fn received_message(&mut self, leader_epoch: i32) {
-        self.ground.read_up_to(leader_epoch);
+    pub fn received_message(&mut self, offset: i64, leader_epoch: i32) {
+        let offset = offset + 1;
+        self.ground.read_up_to(OffsetAndEpoch {
+            offset,
+            leader_epoch,
+        });
         self.position_is_trusted = true;
     }
 
@@ -218,7 +222,7 @@ impl<Q: Queue> Assigned<Q> {
         self.tracker.advance();
         if self.position_is_trusted && self.tracker.in_flight() == 0 && self.held.is_empty() {
             self.finished = self.finished.max(position.offset);
-            self.ground.read_up_to(position.leader_epoch);
+            self.ground.read_up_to(position);
         }
     }
 

@@ -66,7 +66,10 @@ impl<M: Member> Poller<M> {
             // Not before: what went on behind a gap keeps its alarm, for somebody to see it.
             for partition in revoking.partitions {
                 let gauges = self.shared.registry.partition(partition);
-                gauges.alarm.set(PartitionAlarm::None as i64);
+                // Another core group may have it already.
+                if !gauges.assigned.load(Ordering::Relaxed) {
+                    gauges.alarm.set(PartitionAlarm::None as i64);
+                }
             }
         }
     }

@@ -13,7 +13,8 @@
 //! Going on behind a cut (`on_lost_records = "skip"`) is going back to it: what is behind it now was never read. Its leader epochs are
 //! higher, so the fences of rows let it through, and no longer what was read before.
 //!
-//! Not noticed: a cut before the first message of a group was read, and two unclean elections of which each led back to a
+//! Not noticed: a cut before the first message of a group was read, or where what was read last is the mark of a transaction, of which
+//! librdkafka doesn't tell the leader epoch (then -1 is committed); and two unclean elections of which each led back to a
 //! leader whose records the other lacked.
 
 use super::lookup::Start;
@@ -35,6 +36,8 @@ pub struct Ground {
     began: Instant,
     /// The highest leader epoch that was read, below the beginning or since.
     highest: i32,
+    /// No record below this offset has a higher one.
+    known_below: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +61,7 @@ impl Ground {
             certainty,
             began: clock::now(),
             highest: start.leader_epoch,
+            known_below: start.offset,
         }
     }
 
@@ -89,16 +93,20 @@ impl Ground {
         self.certainty = Certainty::Proven;
     }
 
-    /// The log was read up to this leader epoch.
-    pub fn read_up_to(&mut self, leader_epoch: i32) {
-        self.highest = self.highest.max(leader_epoch);
+    /// The log was read up to there.
+    pub fn read_up_to(&mut self, place: OffsetAndEpoch) {
+        if place.leader_epoch >= 0 {
+            self.highest = self.highest.max(place.leader_epoch);
+            self.known_below = self.known_below.max(place.offset);
+        }
     }
 
-    /// An offset, below which everything was read.
+    /// An offset, below which everything was read. One too low a leader epoch would make a log that is whole look cut off.
     pub fn place(&self, offset: i64) -> OffsetAndEpoch {
+        let is_known = offset <= self.known_below;
         OffsetAndEpoch {
             offset,
-            leader_epoch: self.highest,
+            leader_epoch: if is_known { self.highest } else { -1 },
         }
     }
 }
@@ -111,13 +119,17 @@ mod tests {
     use crate::ids::Partition;
     use crate::poller::lookup::decide::{Known, Log, decide};
 
+    fn place(offset: i64, leader_epoch: i32) -> OffsetAndEpoch {
+        OffsetAndEpoch {
+            offset,
+            leader_epoch,
+        }
+    }
+
     /// Committed at 300, read up to that leader epoch; the log ends there.
     fn ground(leader_epoch: i32, end: i64) -> Ground {
         let known = Known {
-            committed: Some(OffsetAndEpoch {
-                offset: 300,
-                leader_epoch,
-            }),
+            committed: Some(place(300, leader_epoch)),
             note: None,
             first_seen: Some(0),
         };
@@ -139,11 +151,7 @@ mod tests {
         let mut ground = ground(3, 500);
         assert!(!ground.bears(4));
         assert!(!ground.bears(3), "nothing of what was read counts");
-        let from = OffsetAndEpoch {
-            offset: 300,
-            leader_epoch: 3,
-        };
-        assert_eq!(ground.doubted(), Some(from));
+        assert_eq!(ground.doubted(), Some(place(300, 3)));
         ground.is_asked();
         assert_eq!(ground.doubted(), None);
         assert!(ground.bears(4));
@@ -151,11 +159,7 @@ mod tests {
 
     #[test]
     fn a_log_that_ends_below_is_asked_about_before_anything_is_read() {
-        let from = OffsetAndEpoch {
-            offset: 200,
-            leader_epoch: 3,
-        };
-        assert_eq!(ground(3, 200).doubted(), Some(from));
+        assert_eq!(ground(3, 200).doubted(), Some(place(200, 3)));
     }
 
     #[test]
@@ -179,8 +183,19 @@ mod tests {
     fn what_is_committed_goes_with_the_highest_leader_epoch_read() {
         let mut ground = ground(3, 500);
         assert_eq!(ground.place(300).leader_epoch, 3);
-        ground.read_up_to(5);
-        ground.read_up_to(4);
+        ground.read_up_to(place(308, 5));
+        ground.read_up_to(place(310, 4));
         assert_eq!(ground.place(310).leader_epoch, 5);
+    }
+
+    #[test]
+    fn behind_a_record_whose_leader_epoch_nobody_tells_none_is_committed() {
+        let mut ground = ground(3, 500);
+        ground.read_up_to(place(310, 3));
+        ground.read_up_to(place(311, -1));
+        assert_eq!(ground.place(310), place(310, 3));
+        assert_eq!(ground.place(311), place(311, -1));
+        ground.read_up_to(place(312, 4));
+        assert_eq!(ground.place(311), place(311, 4));
     }
 }

@@ -32,7 +32,7 @@ impl<M: Member> Poller<M> {
 
     fn visit_assigned(&mut self, assigned: &mut Assigned<M::Queue>) -> bool {
         assigned.tracker.advance();
-        if !self.ask_about_ground(assigned) {
+        if !self.ask_about_ground(assigned) && assigned.held.is_empty() {
             return false;
         }
         let share = self.shared.budget.share();
@@ -106,11 +106,15 @@ impl<M: Member> Poller<M> {
         };
         match self.consumer.validate(assigned.partition, from) {
             Ok(()) => {
+                assigned.held.clear();
                 assigned.ground.is_asked();
                 true
             }
-            // It has not begun at all, as librdkafka waits for commits and for partitions that it gives up.
+            // It has not begun at all, as librdkafka waits for commits and for partitions that it gives up; or it has come to
+            // an end with an error, which is all that counts of what is there.
             Err(error) => {
+                assigned.held.extend(assigned.queue.read(QUANTUM));
+                assigned.held.retain(|message| message.error().is_some());
                 tracing::debug!(partition = assigned.partition.0, error = %error, "asking whether the log was cut off");
                 false
             }
@@ -140,7 +144,7 @@ impl<M: Member> Poller<M> {
             self.receive_error(assigned, message);
             return;
         }
-        assigned.received_message(message.leader_epoch());
+        assigned.received_message(message.offset(), message.leader_epoch());
         assigned.tenure.dispatched(message.offset());
         let slot = assigned.tracker.claim(Claim {
             offset: message.offset(),

@@ -141,6 +141,11 @@ impl Tenure {
         self.stage == Stage::Owner
     }
 
+    /// Whether it has said its last.
+    pub fn has_ended(&self) -> bool {
+        self.stage == Stage::Ended
+    }
+
     /// Whether a commit is wanted for its ceiling's sake.
     pub fn wants_ceiling(&self, now: Instant) -> bool {
         let is_near = self.limit - self.next <= self.ahead / 2 || self.kept_waiting >= self.limit;
