@@ -375,8 +375,8 @@ impl GroupConsumer {
         }
     }
 
-    /// The offset behind the last message read from each assigned partition, past control records too, and the leader epoch of
-    /// that. A partition of which nothing was read yet is left out.
+    /// The offset behind the last message read from each assigned partition, and its leader epoch; past control records too, of
+    /// which librdkafka tells none (-1). A partition of which nothing was read yet is left out.
     pub fn positions(&self) -> Result<Vec<(Partition, OffsetAndEpoch)>, KafkaError> {
         let list = self.client.position()?;
         let positions = list.elements();
